@@ -1,0 +1,5 @@
+//! stub
+pub mod config;
+pub mod limits;
+pub mod protocol;
+pub mod storage;

@@ -1,0 +1,30 @@
+//! Fixed caps: what an operator need not change. Each has its unit, why this value, and what happens past it.
+
+use std::time::Duration;
+
+/// Rows of one save transaction. Keeps a transaction near 50 ms, so that a stop or a reader never waits long; more rows go into the next one.
+pub const SAVE_ROWS: usize = 4096;
+
+/// Rows of one read of a backlog. With `READ_BYTES` the memory of one writer; more rows come with the next read.
+pub const READ_ROWS: usize = 256;
+
+/// Bytes of text of one read of a backlog (at least one row is read, however long).
+pub const READ_BYTES: usize = 256 * 1024;
+
+/// Connections waiting to be accepted. The kernel drops SYNs past it, which costs a client a second; `net.core.somaxconn` may lower it.
+pub const LISTEN_BACKLOG: i32 = 4096;
+
+/// Stack of a connection's thread, bytes of address space: pages that are never touched cost nothing.
+pub const STACK_BYTES: usize = 256 * 1024;
+
+/// What one message in memory is charged beyond its packet: its entry and its allocation, bytes.
+pub const ENTRY_BYTES: usize = 64;
+
+/// What a mailbox kept in memory for a user who is not connected is charged, bytes.
+pub const MAILBOX_BYTES: usize = 512;
+
+/// Log lines waiting for the log's thread. Past it lines are dropped and counted: a stopped terminal stops no connection.
+pub const LOG_QUEUE_LINES: usize = 4096;
+
+/// How long a connection that was refused or broke a rule is read from after its last answer, so that the answer is not lost to a reset.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
