@@ -20,6 +20,10 @@ impl<'a> Frame<'a> {
     pub fn parse(_bytes: &'a [u8], _max_packet_bytes: usize) -> Result<Option<Frame<'a>>, ProtocolError> {
         todo!()
     }
+    /// How long the first packet will be.
+    pub fn wanted(_bytes: &[u8]) -> Option<usize> {
+        todo!()
+    }
     /// The encrypted body.
     pub fn body(&self) -> &'a [u8] {
         &self.packet[HEADER_BYTES..]
