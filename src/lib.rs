@@ -1,10 +1,10 @@
 //! stub
-pub mod config;
-pub mod limits;
-pub mod protocol;
-pub mod storage;
 pub mod clock;
+pub mod config;
 pub mod delivery;
 pub mod jobs;
+pub mod limits;
+pub mod protocol;
 pub mod server;
+pub mod storage;
 pub mod threads;

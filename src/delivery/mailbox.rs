@@ -125,7 +125,10 @@ struct Held {
 
 impl Held {
     fn sum(entries: impl Iterator<Item = Entry>) -> Held {
-        entries.fold(Held::default(), |held, entry| Held { cost: held.cost + entry.cost(), text_bytes: held.text_bytes + u64::from(entry.text_bytes) })
+        entries.fold(Held::default(), |held, entry| Held {
+            cost: held.cost + entry.cost(),
+            text_bytes: held.text_bytes + u64::from(entry.text_bytes),
+        })
     }
 }
 
@@ -285,8 +288,10 @@ impl Mailbox {
             return (Accepted::NoRoom, None);
         }
         let was_caught_up = window.is_caught_up();
-        let session = state.present.as_ref().filter(|present| !present.is_ending).map(|present| present.session.clone());
-        let is_live = was_caught_up && session.as_ref().is_some_and(|session| session.outbox.room() >= entry.packet.len());
+        let session =
+            state.present.as_ref().filter(|present| !present.is_ending).map(|present| present.session.clone());
+        let is_live =
+            was_caught_up && session.as_ref().is_some_and(|session| session.outbox.room() >= entry.packet.len());
         if !is_live && let Some(refusal) = state.refusal(&entry, delivery) {
             return (refusal, None);
         }
@@ -333,7 +338,13 @@ impl Mailbox {
 
     /// Makes `session` the present one, in one section with its login answer and with everything that can be handed over from memory. The session
     /// that was present is closed by the caller before. `Err`: another login was faster, and its session must be closed first.
-    pub fn attach(self: &Arc<Self>, session: &Arc<Session>, answer: &[u8], now: Stamp, delivery: &Delivery) -> Result<Attached, Arc<Session>> {
+    pub fn attach(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        answer: &[u8],
+        now: Stamp,
+        delivery: &Delivery,
+    ) -> Result<Attached, Arc<Session>> {
         let mut state = self.state.lock();
         if let Some(present) = &state.present
             && !present.session.is_closed()
@@ -344,7 +355,14 @@ impl Mailbox {
         session.outbox.push_answer(answer);
         let window = state.window();
         let (waited_upto, acked) = (window.last(), window.acked());
-        state.present = Some(Present { session: session.clone(), is_ending: false, waited_upto, tcp_acked: acked, confirmed: acked, mark: None });
+        state.present = Some(Present {
+            session: session.clone(),
+            is_ending: false,
+            waited_upto,
+            tcp_acked: acked,
+            confirmed: acked,
+            mark: None,
+        });
         session.wants_word.store(acked < waited_upto, Relaxed);
         let needs_writer = match state.window().is_live() {
             true => {
@@ -388,7 +406,13 @@ impl Mailbox {
 
     /// The session is over. `took_leave`: it ended with FIN or a logout, so what TCP acknowledged has been read. Gives the number of messages
     /// that wait now, or `None` when the session was not the present one.
-    pub fn detach(self: &Arc<Self>, session: &Session, took_leave: bool, now: Stamp, delivery: &Delivery) -> Option<u64> {
+    pub fn detach(
+        self: &Arc<Self>,
+        session: &Session,
+        took_leave: bool,
+        now: Stamp,
+        delivery: &Delivery,
+    ) -> Option<u64> {
         let mut state = self.state.lock();
         let present = state.present(session)?;
         present.observe(delivery);
@@ -423,7 +447,13 @@ impl Mailbox {
     /// Hands over rows read for a `WriterStep::Read`: their packets one after another in `packets`, each with its end and seq in `ends`. When all rows
     /// of the range were read, `complete_upto` is the range's end, which the window skips to, since expired rows leave gaps.
     /// `false`: the session is not the present one any more.
-    pub fn hand_over_rows(&self, session: &Session, packets: &[u8], ends: &[(usize, u64)], complete_upto: Option<u64>) -> bool {
+    pub fn hand_over_rows(
+        &self,
+        session: &Session,
+        packets: &[u8],
+        ends: &[(usize, u64)],
+        complete_upto: Option<u64>,
+    ) -> bool {
         let mut state = self.state.lock();
         match state.present(session) {
             Some(present) if !present.is_ending => {}
@@ -444,7 +474,14 @@ impl Mailbox {
     }
 
     /// Puts this mailbox's part into `batch`: what waited long enough, or everything when `all`; at most `max_rows` rows.
-    pub(crate) fn collect(&self, batch: &mut Vec<(Arc<str>, u64, Entry)>, max_rows: usize, all: bool, now: Stamp, delivery: &Delivery) -> Collected {
+    pub(crate) fn collect(
+        &self,
+        batch: &mut Vec<(Arc<str>, u64, Entry)>,
+        max_rows: usize,
+        all: bool,
+        now: Stamp,
+        delivery: &Delivery,
+    ) -> Collected {
         let mut state = self.state.lock();
         state.collect_acks(delivery);
         let mut collected = Collected { deleted_upto: state.window().to_delete().unwrap_or(0), ..Collected::default() };
@@ -468,7 +505,13 @@ impl Mailbox {
     }
 
     /// The commit has returned. `set_aside` rows of `text_bytes` are on no disk after all; `removed` rows and bytes were deleted.
-    pub(crate) fn committed(&self, collected: &Collected, set_aside: (u64, u64), removed: (u64, u64), delivery: &Delivery) {
+    pub(crate) fn committed(
+        &self,
+        collected: &Collected,
+        set_aside: (u64, u64),
+        removed: (u64, u64),
+        delivery: &Delivery,
+    ) {
         let mut state = self.state.lock();
         let window = state.window();
         window.saved(collected.saved_upto);
@@ -500,7 +543,9 @@ impl Mailbox {
         });
         let due_at_ms = match oldest_ms {
             Some(oldest_ms) => Some((oldest_ms + save_interval_ms).max(now.mono_ms + 1)),
-            None if state.window().to_delete().is_some() || state.seen.is_some() || is_awaiting => Some(now.mono_ms + save_interval_ms),
+            None if state.window().to_delete().is_some() || state.seen.is_some() || is_awaiting => {
+                Some(now.mono_ms + save_interval_ms)
+            }
             None => None,
         };
         if let Some(due_at_ms) = due_at_ms {
@@ -528,7 +573,11 @@ impl Mailbox {
         match &state.window {
             None => Some(0),
             Some(window) => {
-                let is_idle = state.present.is_none() && !state.is_listed && state.seen.is_none() && window.in_memory() == 0 && window.to_delete().is_none();
+                let is_idle = state.present.is_none()
+                    && !state.is_listed
+                    && state.seen.is_none()
+                    && window.in_memory() == 0
+                    && window.to_delete().is_none();
                 is_idle.then(|| window.last())
             }
         }

@@ -20,7 +20,13 @@ pub struct Memory {
 impl Memory {
     /// A budget of `limit_bytes`.
     pub fn new(limit_bytes: usize) -> Memory {
-        Memory { limit_bytes, used_bytes: AtomicUsize::new(0), waiting: AtomicUsize::new(0), gate: Mutex::new(()), room: Condvar::new() }
+        Memory {
+            limit_bytes,
+            used_bytes: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            gate: Mutex::new(()),
+            room: Condvar::new(),
+        }
     }
 
     /// Charges `bytes` when they fit.

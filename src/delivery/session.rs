@@ -1,7 +1,10 @@
 //! A logged-in connection, as others see it: the user's name, the gate behind which its packets are executed, and the outbox into its socket.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::{Acquire, Relaxed, Release}};
+use std::sync::atomic::{
+    AtomicBool,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use parking_lot::Mutex;
 
@@ -30,7 +33,16 @@ pub struct Session {
 impl Session {
     /// A session that is not attached to its mailbox yet.
     pub fn new(id: u64, generation: u64, name: UserName, mailbox: Arc<Mailbox>, outbox: Outbox) -> Session {
-        Session { id, generation, name, mailbox, outbox, gate: Mutex::new(()), is_closed: AtomicBool::new(false), wants_word: AtomicBool::new(false) }
+        Session {
+            id,
+            generation,
+            name,
+            mailbox,
+            outbox,
+            gate: Mutex::new(()),
+            is_closed: AtomicBool::new(false),
+            wants_word: AtomicBool::new(false),
+        }
     }
 
     /// Executes one packet of this session behind its gate; `None`: the session is closed, and nothing was executed.

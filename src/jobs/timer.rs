@@ -132,9 +132,15 @@ impl Timer<'_> {
     }
 
     /// One transaction, and what follows from it.
-    fn commit(&mut self, parts: Vec<Part>, entries: Vec<(Arc<str>, u64, Entry)>, now: Stamp) -> Result<u64, StorageError> {
+    fn commit(
+        &mut self,
+        parts: Vec<Part>,
+        entries: Vec<(Arc<str>, u64, Entry)>,
+        now: Stamp,
+    ) -> Result<u64, StorageError> {
         let batch = self.batch(&parts, entries);
-        let is_empty = batch.inserts.is_empty() && batch.deletes.is_empty() && batch.seen.is_empty() && batch.seq_floor.is_none();
+        let is_empty =
+            batch.inserts.is_empty() && batch.deletes.is_empty() && batch.seen.is_empty() && batch.seq_floor.is_none();
         let saved = if is_empty { Ok(Saved::default()) } else { self.delivery.storage.save(&batch) };
         if let Ok(saved) = &saved {
             if let Some(floor) = batch.seq_floor {
@@ -145,8 +151,11 @@ impl Timer<'_> {
             for part in &parts {
                 let rows = part.first_row..part.first_row + part.collected.rows as usize;
                 let aside = saved.set_aside.iter().filter(|index| rows.contains(index));
-                let set_aside = aside.fold((0, 0), |(count, bytes), &index| (count + 1, bytes + batch.inserts[index].row.text.len() as u64));
-                let removed = if part.collected.deleted_upto > 0 { removed.next().copied().unwrap_or_default() } else { (0, 0) };
+                let set_aside = aside.fold((0, 0), |(count, bytes), &index| {
+                    (count + 1, bytes + batch.inserts[index].row.text.len() as u64)
+                });
+                let removed =
+                    if part.collected.deleted_upto > 0 { removed.next().copied().unwrap_or_default() } else { (0, 0) };
                 part.mailbox.committed(&part.collected, set_aside, removed, self.delivery);
             }
         }
@@ -164,7 +173,9 @@ impl Timer<'_> {
         let deletes = parts.iter().filter(|part| part.collected.deleted_upto > 0);
         Batch {
             inserts: entries.into_iter().map(|(recipient, seq, entry)| self.insert(recipient, seq, &entry)).collect(),
-            deletes: deletes.map(|part| Delete { recipient: part.mailbox.key().clone(), seq: part.collected.deleted_upto }).collect(),
+            deletes: deletes
+                .map(|part| Delete { recipient: part.mailbox.key().clone(), seq: part.collected.deleted_upto })
+                .collect(),
             seen: parts.iter().filter_map(|part| part.collected.seen.clone()).collect(),
             seq_floor: self.delivery.seqs.floor_to_save(),
         }
@@ -176,7 +187,13 @@ impl Timer<'_> {
         let Ok(Message::Chat(chat)) = self.decoder.decode(self.cipher, frame).map(|decoded| decoded.message) else {
             unreachable!("a packet in a window was decoded, or encoded by us, when it was accepted");
         };
-        let row = Row { seq, sender: chat.from.into(), text: chat.text.into(), client_time: chat.time, accepted_at: entry.accepted.unix_ms };
+        let row = Row {
+            seq,
+            sender: chat.from.into(),
+            text: chat.text.into(),
+            client_time: chat.time,
+            accepted_at: entry.accepted.unix_ms,
+        };
         Insert { recipient, row }
     }
 
@@ -194,7 +211,11 @@ impl Timer<'_> {
             Err(error) => {
                 self.failures += 1;
                 let pause = retry_pause(self.failures);
-                log::error!("saving failed (try {}): {error}; nothing is lost, next try in {} ms", self.failures, pause.as_millis());
+                log::error!(
+                    "saving failed (try {}): {error}; nothing is lost, next try in {} ms",
+                    self.failures,
+                    pause.as_millis()
+                );
             }
         }
     }

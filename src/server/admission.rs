@@ -85,7 +85,9 @@ impl Admission {
             () if state.all.connections >= self.caps.connections => return Err(Full::Connections),
             () if state.all.strangers >= self.caps.strangers => return Err(Full::Strangers),
             () if !is_exempt && here.connections >= self.caps.per_address => return Err(Full::Address),
-            () if !is_exempt && here.strangers >= self.caps.strangers_per_address => return Err(Full::AddressStrangers),
+            () if !is_exempt && here.strangers >= self.caps.strangers_per_address => {
+                return Err(Full::AddressStrangers);
+            }
             () => {}
         }
         state.all.connections += 1;
@@ -142,7 +144,13 @@ mod tests {
     use super::*;
 
     fn admission() -> Arc<Admission> {
-        Admission::new(Caps { connections: 5, per_address: 3, strangers: 4, strangers_per_address: 2, exempt: vec![[127, 0, 0, 1].into()] })
+        Admission::new(Caps {
+            connections: 5,
+            per_address: 3,
+            strangers: 4,
+            strangers_per_address: 2,
+            exempt: vec![[127, 0, 0, 1].into()],
+        })
     }
 
     #[test]

@@ -27,6 +27,11 @@ impl ReadBuffer {
         self.start == self.end
     }
 
+    /// It has the size that an idle connection keeps.
+    pub fn is_small(&self) -> bool {
+        self.bytes.len() <= SMALL_BYTES
+    }
+
     /// Moves past `count` bytes.
     pub fn consume(&mut self, count: usize) {
         self.start += count;

@@ -50,9 +50,10 @@ pub fn capacity(asked: usize, writers: usize) -> Capacity {
 fn lowest(limits: &[Limit], asked: usize) -> Capacity {
     let lowest = limits.iter().min_by_key(|limit| limit.connections);
     match lowest {
-        Some(limit) if asked == 0 || limit.connections < asked as u64 => {
-            Capacity { connections: limit.connections as usize, bound_by: format!("80 % of {} = {}", limit.name, limit.value) }
-        }
+        Some(limit) if asked == 0 || limit.connections < asked as u64 => Capacity {
+            connections: limit.connections as usize,
+            bound_by: format!("80 % of {} = {}", limit.name, limit.value),
+        },
         _ => Capacity { connections: asked, bound_by: format!("max_connections = {asked}") },
     }
 }
@@ -60,10 +61,19 @@ fn lowest(limits: &[Limit], asked: usize) -> Capacity {
 fn machine_limits(writers: u64) -> Vec<Limit> {
     let threads = |value: u64| (value * 4 / 5).saturating_sub(writers + OTHER_THREADS).max(1);
     let descriptors = |value: u64| (value * 4 / 5).saturating_sub(OTHER_DESCRIPTORS).max(1);
-    let of_threads = |name: &str, value: Option<u64>| value.map(|value| Limit { name: name.into(), value, connections: threads(value) });
-    let nofile = raise_descriptors().map(|value| Limit { name: "the descriptor limit (ulimit -n, LimitNOFILE=)".into(), value, connections: descriptors(value) });
-    let mappings = number("/proc/sys/vm/max_map_count")
-        .map(|value| Limit { name: "vm.max_map_count".into(), value, connections: threads(value / MAPPINGS_PER_THREAD) });
+    let of_threads = |name: &str, value: Option<u64>| {
+        value.map(|value| Limit { name: name.into(), value, connections: threads(value) })
+    };
+    let nofile = raise_descriptors().map(|value| Limit {
+        name: "the descriptor limit (ulimit -n, LimitNOFILE=)".into(),
+        value,
+        connections: descriptors(value),
+    });
+    let mappings = number("/proc/sys/vm/max_map_count").map(|value| Limit {
+        name: "vm.max_map_count".into(),
+        value,
+        connections: threads(value / MAPPINGS_PER_THREAD),
+    });
     [
         nofile,
         mappings,
@@ -125,6 +135,9 @@ mod tests {
     fn this_machine_carries_some() {
         let limits = machine_limits(10);
         assert!(limits.len() >= 4, "{limits:?}");
-        assert!(limits.iter().all(|limit| limit.connections >= 1 && limit.connections * 5 <= limit.value.max(1) * 4 || limit.connections == 1));
+        assert!(
+            limits.iter().all(|limit| limit.connections >= 1 && limit.connections * 5 <= limit.value.max(1) * 4
+                || limit.connections == 1)
+        );
     }
 }

@@ -44,7 +44,13 @@ struct Clocks {
 
 impl Connection {
     /// A connection that was just accepted.
-    pub fn new(shared: Arc<Shared>, id: u64, socket: Arc<TcpStream>, address: SocketAddr, ticket: Ticket) -> Connection {
+    pub fn new(
+        shared: Arc<Shared>,
+        id: u64,
+        socket: Arc<TcpStream>,
+        address: SocketAddr,
+        ticket: Ticket,
+    ) -> Connection {
         let peer = Peer {
             shared: shared.clone(),
             id,
@@ -58,7 +64,15 @@ impl Connection {
         };
         let now = Instant::now();
         let clocks = Clocks { connected_at: now, heard_at: now, begun_at: None, armed: Duration::ZERO };
-        Connection { shared, socket, buffer: ReadBuffer::default(), decoder: Decoder::default(), peer, clocks, read_bytes: 0 }
+        Connection {
+            shared,
+            socket,
+            buffer: ReadBuffer::default(),
+            decoder: Decoder::default(),
+            peer,
+            clocks,
+            read_bytes: 0,
+        }
     }
 
     /// The body of the thread: serves the connection to its end.
@@ -131,7 +145,8 @@ impl Connection {
 
     /// Reads once, within the deadline.
     fn read(&mut self) -> Option<Ending> {
-        let wanted = Frame::wanted(self.buffer.unread()).unwrap_or(0);
+        let wanted =
+            Frame::wanted(self.buffer.unread(), self.shared.config.max_packet_bytes).ok().flatten().unwrap_or(0);
         loop {
             let (deadline, ending) = self.deadline();
             let left = deadline.saturating_duration_since(Instant::now());
@@ -142,10 +157,17 @@ impl Connection {
                 Ok(0) => return Some(self.silence()),
                 Ok(count) => {
                     self.read_bytes += count as u64;
+                    if self.buffer.is_small() {
+                        // Little comes: what a busy time has left behind is given back.
+                        self.decoder.shrink_above(IDLE_BYTES);
+                        self.peer.touched.shrink();
+                    }
                     self.peer.now = self.shared.delivery.now();
                     return None;
                 }
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) =>
+                {
                     if self.shared.is_stopping() {
                         return Some(Ending::Stopping);
                     }
@@ -177,7 +199,9 @@ impl Connection {
         }
         let idle = (clocks.heard_at + config.read_timeout, Ending::Idle);
         match clocks.begun_at {
-            Some(begun_at) if begun_at + config.packet_timeout < idle.0 => (begun_at + config.packet_timeout, Ending::PacketTimeout),
+            Some(begun_at) if begun_at + config.packet_timeout < idle.0 => {
+                (begun_at + config.packet_timeout, Ending::PacketTimeout)
+            }
             _ => idle,
         }
     }
@@ -198,7 +222,9 @@ impl Connection {
             Some(session) => {
                 let waiting = self.end_session(&session, ending);
                 let name = session.name.as_written();
-                let waits = waiting.map_or(String::new(), |waiting| if waiting > 0 { format!("; waiting: {waiting}") } else { String::new() });
+                let waits = waiting.map_or(String::new(), |waiting| {
+                    if waiting > 0 { format!("; waiting: {waiting}") } else { String::new() }
+                });
                 match ending {
                     Ending::Protocol(_) => log::warn!("c{id}: {name}: {ending}{waits}"),
                     _ => log::info!("c{id}: {name}: {ending}{waits}"),
@@ -263,6 +289,9 @@ impl Connection {
         }
     }
 }
+
+/// What a connection's other buffers keep while little comes, in bytes.
+const IDLE_BYTES: usize = 4096;
 
 /// How long a stop waits for acknowledgements before it asks TCP again; only then, and only for what is on its way.
 const SETTLE_STEP: Duration = Duration::from_millis(5);

@@ -62,6 +62,9 @@ mod tests {
         let early = |kind| Err(ProtocolError::NotLoggedIn { kind });
         let wrong = Err(ProtocolError::WrongDirection { kind: 2 });
         assert_eq!(before, [unknown(0), Ok(()), wrong.clone(), early(3), early(4), early(5), unknown(6), unknown(7)]);
-        assert_eq!(after, [unknown(0), Err(ProtocolError::SecondLogin), wrong, Ok(()), Ok(()), Ok(()), unknown(6), unknown(7)]);
+        assert_eq!(
+            after,
+            [unknown(0), Err(ProtocolError::SecondLogin), wrong, Ok(()), Ok(()), Ok(()), unknown(6), unknown(7)]
+        );
     }
 }

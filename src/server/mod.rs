@@ -175,8 +175,17 @@ impl Server {
         let listener = listener::listen(config.listen).map_err(|error| StartError::Listen(config.listen, error))?;
         let address = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
         log::info!("listening on {address}");
-        log::info!("up to {} connections ({}), {} writers", capacity.connections, capacity.bound_by, config.max_writers);
-        log::info!("database {data}/chatserver.db, {} bytes in use; waiting messages: {}", delivery.storage.used_bytes(), waiting.messages);
+        log::info!(
+            "up to {} connections ({}), {} writers",
+            capacity.connections,
+            capacity.bound_by,
+            config.max_writers
+        );
+        log::info!(
+            "database {data}/chatserver.db, {} bytes in use; waiting messages: {}",
+            delivery.storage.used_bytes(),
+            waiting.messages
+        );
         let shared = Arc::new(Shared {
             cipher,
             delivery: Arc::new(delivery),
@@ -203,9 +212,12 @@ impl Server {
         let (delivery, report) = (shared.delivery.clone(), last_save.clone());
         let expire_after = shared.config.expire_after;
         let cipher = Cipher::new(shared.config.key.bytes()).map_err(io::Error::other)?;
-        let timer = threads::spawn("timer", limits::STACK_BYTES, move || timer::timer_loop(&delivery, &cipher, expire_after, &report))?;
+        let timer = threads::spawn("timer", limits::STACK_BYTES, move || {
+            timer::timer_loop(&delivery, &cipher, expire_after, &report)
+        })?;
         let (door, context) = (listener.clone(), shared.clone());
-        let accept = match threads::spawn("accept", limits::STACK_BYTES, move || listener::accept_loop(&door, &context)) {
+        let accept = match threads::spawn("accept", limits::STACK_BYTES, move || listener::accept_loop(&door, &context))
+        {
             Ok(accept) => accept,
             Err(error) => {
                 shared.delivery.agenda.stop();
@@ -241,6 +253,10 @@ impl Server {
         shared.delivery.agenda.stop();
         let _ = self.timer.join();
         let last_save = *self.last_save.lock();
-        Stopped { delivered: shared.delivery.delivered() - acked_before, saved: last_save.saved, unsaved: last_save.unsaved }
+        Stopped {
+            delivered: shared.delivery.delivered() - acked_before,
+            saved: last_save.saved,
+            unsaved: last_save.unsaved,
+        }
     }
 }

@@ -91,7 +91,8 @@ impl Peer {
         // A longest packet of room, so that a sender of long texts is not starved by senders of short ones.
         let needed = shared.config.max_packet_bytes;
         shared.delivery.agenda.hurry();
-        let is_ready = shared.delivery.memory.wait_until(timeout, || has_ended() || shared.delivery.memory.has_room(needed));
+        let is_ready =
+            shared.delivery.memory.wait_until(timeout, || has_ended() || shared.delivery.memory.has_room(needed));
         match () {
             () if session.is_closed() => Some(Ending::Replaced),
             () if shared.delivery.is_stopped() => Some(Ending::Stopping),
@@ -100,6 +101,9 @@ impl Peer {
         }
     }
 }
+
+/// What the buffer of a thread to which little comes keeps, in bytes.
+const KEPT_BYTES: usize = 4096;
 
 /// The outboxes that a thread has pushed to and owes a flush. Dropping it pays the debt, also when a handler panics.
 pub struct Touched {
@@ -132,9 +136,9 @@ impl Touched {
         }
     }
 
-    /// Gives back the memory of the buffers before a long silence.
+    /// Gives back the buffer of a busy time.
     pub fn shrink(&mut self) {
-        if self.scratch.capacity() > 0 {
+        if self.scratch.capacity() > KEPT_BYTES {
             self.scratch = Vec::new();
         }
     }

@@ -103,7 +103,11 @@ fn writer_loop(session: &Arc<Session>, shared: &Arc<Shared>) {
         match session.outbox.drain(&mut rows.chunk, shared.config.write_stall_timeout) {
             Ok(()) => {}
             Err(WriteError::Stalled) => {
-                log::info!("c{}: {} has taken nothing for write_stall_timeout, so its connection ends", session.id, session.name.as_written());
+                log::info!(
+                    "c{}: {} has taken nothing for write_stall_timeout, so its connection ends",
+                    session.id,
+                    session.name.as_written()
+                );
                 return session.outbox.hang_up();
             }
             Err(WriteError::Broken) => return,
@@ -137,18 +141,20 @@ impl Rows {
     /// Reads the next rows and hands them over; `false`: the session is gone.
     fn bring(&mut self, session: &Session, shared: &Shared, after: u64, upto: u64) -> bool {
         let key = session.mailbox.key();
-        let (rows, is_complete) = match shared.delivery.storage.read(key, after, upto, limits::READ_ROWS, limits::READ_BYTES) {
-            Ok(read) => read,
-            Err(error) => {
-                log::error!("c{}: what waits cannot be read, trying again: {error}", session.id);
-                session.outbox.pause(limits::DISK_RETRY);
-                return !session.is_closed();
-            }
-        };
+        let (rows, is_complete) =
+            match shared.delivery.storage.read(key, after, upto, limits::READ_ROWS, limits::READ_BYTES) {
+                Ok(read) => read,
+                Err(error) => {
+                    log::error!("c{}: what waits cannot be read, trying again: {error}", session.id);
+                    session.outbox.pause(limits::DISK_RETRY);
+                    return !session.is_closed();
+                }
+            };
         self.packets.clear();
         self.ends.clear();
         for row in &rows {
-            let chat = Chat { from: &row.sender, to: session.name.as_written(), text: &row.text, time: row.client_time };
+            let chat =
+                Chat { from: &row.sender, to: session.name.as_written(), text: &row.text, time: row.client_time };
             Message::Chat(chat).encode(&shared.cipher, &mut self.packets);
             self.ends.push((self.packets.len(), row.seq));
         }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// The database is of a newer version of this program.
-    #[error("the database {path} has schema {found}; this program knows schemas up to {known}: use the newer chatserver that wrote it")]
+    #[error(
+        "the database {path} has schema {found}; this program knows schemas up to {known}: use the newer chatserver that wrote it"
+    )]
     Newer {
         /// The database file.
         path: String,
@@ -130,7 +132,14 @@ impl Storage {
     }
     /// Rows of `recipient` with `after < seq <= upto`, in order, at most `max_rows`, and not more than about `max_bytes` of text (at least one row).
     /// The flag says that there are no more in that range.
-    pub fn read(&self, _recipient: &str, _after: u64, _upto: u64, _max_rows: usize, _max_bytes: usize) -> Result<(Vec<Row>, bool), StorageError> {
+    pub fn read(
+        &self,
+        _recipient: &str,
+        _after: u64,
+        _upto: u64,
+        _max_rows: usize,
+        _max_bytes: usize,
+    ) -> Result<(Vec<Row>, bool), StorageError> {
         todo!()
     }
     /// One transaction; after `Ok` it survives power loss.

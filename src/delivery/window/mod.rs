@@ -62,7 +62,16 @@ impl<M> Window<M> {
     /// `base` is at or above every seq that was ever handed out for this user.
     pub fn new(base: u64, waiting: bool) -> Window<M> {
         let acked = if waiting { 0 } else { base };
-        Window { acked, sent: acked, evicted: base, saved: base, last: base, written: base, deleted: acked, entries: VecDeque::new() }
+        Window {
+            acked,
+            sent: acked,
+            evicted: base,
+            saved: base,
+            last: base,
+            written: base,
+            deleted: acked,
+            entries: VecDeque::new(),
+        }
     }
 
     /// Takes a message in and gives it its seq.

@@ -51,7 +51,16 @@ struct World {
 impl World {
     fn new(waiting: u64) -> World {
         let disk: BTreeSet<u64> = (BASE - waiting + 1..=BASE).collect();
-        World { window: Window::new(BASE, waiting > 0), due: disk.clone(), disk, save: None, read: None, is_present: false, expired: BTreeSet::new(), got: 0 }
+        World {
+            window: Window::new(BASE, waiting > 0),
+            due: disk.clone(),
+            disk,
+            save: None,
+            read: None,
+            is_present: false,
+            expired: BTreeSet::new(),
+            got: 0,
+        }
     }
 
     /// Does a step; `false` when it cannot happen now.
@@ -73,7 +82,9 @@ impl World {
                 self.window.hand_over(seq);
             }
             Step::BeginRead => {
-                let (Next::Disk { after, upto }, true, None) = (self.window.next(), self.is_present, &self.read) else { return false };
+                let (Next::Disk { after, upto }, true, None) = (self.window.next(), self.is_present, &self.read) else {
+                    return false;
+                };
                 let mut rows: Vec<u64> = self.disk.range(after + 1..=upto).copied().collect();
                 let is_complete = rows.len() <= 2;
                 rows.truncate(2);
@@ -93,7 +104,8 @@ impl World {
                 if self.save.is_some() {
                     return false;
                 }
-                let rows: Vec<u64> = self.window.begin_save(max).map(|(seq, entry)| (assert_eq!(seq, *entry), seq).1).collect();
+                let rows: Vec<u64> =
+                    self.window.begin_save(max).map(|(seq, entry)| (assert_eq!(seq, *entry), seq).1).collect();
                 self.save = Some((rows, self.window.to_delete().unwrap_or(0)));
             }
             Step::Commit => {
@@ -111,7 +123,9 @@ impl World {
             Step::EvictAll => drop(self.window.evict(u64::MAX)),
             Step::EvictSent => drop(self.window.evict(self.window.sent())),
             Step::Ack(count) => {
-                let Some(&seq) = self.due.range(..=self.got).nth(count as usize - 1).filter(|_| self.is_present) else { return false };
+                let Some(&seq) = self.due.range(..=self.got).nth(count as usize - 1).filter(|_| self.is_present) else {
+                    return false;
+                };
                 drop(self.window.ack(seq));
                 self.due = self.due.split_off(&(seq + 1));
             }
@@ -140,7 +154,8 @@ impl World {
             }
         }
         // A message whose row has expired is gone when memory lets it go too; until then it can still be delivered, or saved again.
-        let gone: Vec<u64> = self.expired.iter().copied().filter(|seq| !self.window_has(*seq) && !self.disk.contains(seq)).collect();
+        let gone: Vec<u64> =
+            self.expired.iter().copied().filter(|seq| !self.window_has(*seq) && !self.disk.contains(seq)).collect();
         self.due.retain(|seq| !gone.contains(seq));
         self.check();
         true
@@ -165,9 +180,16 @@ impl World {
 
     fn check(&self) {
         let window = &self.window;
-        assert!(window.acked <= window.evicted && window.evicted <= window.saved && window.saved <= window.last, "{self:?}");
+        assert!(
+            window.acked <= window.evicted && window.evicted <= window.saved && window.saved <= window.last,
+            "{self:?}"
+        );
         assert!(window.acked <= window.sent && window.sent <= window.last, "{self:?}");
-        assert_eq!(window.in_memory() as u64, window.last - window.evicted, "memory holds (evicted, last] and nothing else");
+        assert_eq!(
+            window.in_memory() as u64,
+            window.last - window.evicted,
+            "memory holds (evicted, last] and nothing else"
+        );
         for seq in &self.due {
             assert!(self.window_has(*seq) || self.disk.contains(seq), "{seq} is in none: {self:?}");
             assert!(*seq > window.acked, "{seq} was forgotten unacknowledged: {self:?}");

@@ -45,8 +45,12 @@ pub fn handle_chat(peer: &mut Peer, chat: Chat<'_>, packet: Option<&[u8]>) -> Fl
     }
     match accepted {
         Accepted::Live | Accepted::Waiting => {}
-        Accepted::BacklogFull => note(peer, &peer.shared.tally.full_backlogs, "message dropped: its recipient's backlog is full"),
-        Accepted::NoSpace => note(peer, &peer.shared.tally.full_databases, "message dropped: the database has reached data_bytes"),
+        Accepted::BacklogFull => {
+            note(peer, &peer.shared.tally.full_backlogs, "message dropped: its recipient's backlog is full")
+        }
+        Accepted::NoSpace => {
+            note(peer, &peer.shared.tally.full_databases, "message dropped: the database has reached data_bytes")
+        }
         Accepted::NoRoom => return Flow::Wait,
         Accepted::Stopped => return Flow::End(Ending::Stopping),
     }
@@ -71,7 +75,11 @@ fn recipient(peer: &mut Peer, to: &str) -> Result<Option<Arc<Mailbox>>, ()> {
             Ok(Some(mailbox))
         }
         Err(error) => {
-            note(peer, &peer.shared.tally.disk_errors, &format!("a recipient's mailbox cannot be read, trying again: {error}"));
+            note(
+                peer,
+                &peer.shared.tally.disk_errors,
+                &format!("a recipient's mailbox cannot be read, trying again: {error}"),
+            );
             peer.touched.flush();
             if let Some(session) = &peer.session {
                 session.outbox.pause(limits::DISK_RETRY);

@@ -56,7 +56,11 @@ fn log_in(peer: &mut Peer, name: &str) -> Result<(), String> {
 
 fn refuse(peer: &Peer, reason: String) -> Flow {
     // A fresh socket takes so few bytes at once; if it does not, the client is gone.
-    let _ = rustix::net::send(&peer.socket, &answer(peer, false, &reason), rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL);
+    let _ = rustix::net::send(
+        &peer.socket,
+        &answer(peer, false, &reason),
+        rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
+    );
     Flow::End(Ending::Refused(reason))
 }
 
