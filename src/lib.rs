@@ -1,4 +1,6 @@
 //! stub
+pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod delivery;

@@ -1,0 +1,249 @@
+//! `chatserver chat`: two people and a terminal.
+//!
+//! Two threads: this one waits for lines (`input`), the thread "network" waits for messages and keeps the connection (`link`). Both
+//! print through a `screen` of their own. Nothing in here knows a socket or a packet: that is `crate::client`'s.
+
+mod input;
+mod link;
+mod screen;
+
+use std::process::ExitCode;
+
+use self::input::{Input, Line};
+use self::link::{Link, Sent};
+use self::screen::Screen;
+use super::connection::{ConnectionArgs, exit, fail};
+use super::terminal::escape;
+use crate::protocol::UserName;
+
+/// What `/help` shows, and part of `--help`.
+const COMMANDS: &str = "/to NAME   write to NAME from now on (/to alone: to whom?)
+/help      this list
+/quit      leave; so do Ctrl-D and Ctrl-C
+//text     sends /text";
+
+/// Chat with people, interactively
+///
+/// Type a line and press Enter: it goes to the present recipient, whom the prompt shows. Lines that begin with a slash are commands:
+///
+///   /to NAME   write to NAME from now on (/to alone: to whom?)
+///   /help      the list of commands
+///   /quit      leave; so do Ctrl-D and Ctrl-C
+///   //text     sends /text
+///
+/// A lost connection is made again by itself. Lines typed meanwhile are kept and sent then. When another program logs in with the
+/// same name, the server closes the older connection; one that ends within 5 s of its login is only taken back when you press Enter.
+///
+/// The line history is in $XDG_STATE_HOME/chatserver/history (~/.local/state/chatserver/history), readable for you only. Colours are
+/// used on a terminal, unless NO_COLOR is set. When standard input is not a terminal, lines are read without editing.
+///
+/// Exit codes: 0 left; 1 no connection, or lines could not be sent; 3 refused by the server; 4 timeout.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Your name
+    #[arg(long = "as", value_name = "NAME")]
+    name: String,
+
+    /// Whom to write to at first
+    #[arg(long, value_name = "NAME", value_parser = recipient_name)]
+    to: Option<String>,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+/// Checks a recipient's name here, because a server of level 1 cannot tell a sender that it is illegal.
+///
+/// # Errors
+/// A sentence that says what is wrong with it.
+pub(super) fn recipient_name(name: &str) -> Result<String, String> {
+    UserName::parse(name)
+        .map(|_| name.to_owned())
+        .map_err(|error| error.to_string())
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> ExitCode {
+    let (connect, client) = match args.connection.login(&args.name) {
+        Ok(connected) => connected,
+        Err(code) => return code,
+    };
+    let (mut input, mut screen, network_screen) = input::open();
+    screen.note(&format!(
+        "connected to {} as {}: {}",
+        escape(connect.addr()),
+        escape(client.name()),
+        escape(client.welcome())
+    ));
+    screen.note("/help shows the commands, /quit leaves");
+    let mut chat = Chat {
+        link: Link::start(connect, client, network_screen),
+        screen,
+        to: args.to,
+    };
+    chat.converse(&mut input);
+    // Before the good-bye: a network thread that waits for the editor to show something must not wait for ever.
+    drop(input);
+    chat.leave()
+}
+
+/// The conversation, as the thread that reads lines sees it.
+struct Chat {
+    link: Link,
+    screen: Screen,
+    to: Option<String>,
+}
+
+impl Chat {
+    /// Takes lines until the user leaves.
+    fn converse(&mut self, input: &mut Input) {
+        while let Line::Typed(line) = input.next(&self.prompt()) {
+            match Command::parse(&line) {
+                Command::Nothing => self.take_back(),
+                Command::Text(text) => self.send(text),
+                Command::To(name) => self.address(name),
+                Command::Help => self.screen.note(COMMANDS),
+                Command::Quit => return,
+                Command::Unknown(word) => {
+                    let word = escape(word);
+                    self.screen.note(&format!(
+                        "there is no command {word}: /help lists them, /{word} sends it as a text"
+                    ));
+                }
+            }
+        }
+    }
+
+    fn prompt(&self) -> String {
+        match &self.to {
+            Some(name) => format!("{}> ", escape(name)),
+            None => "(/to NAME)> ".to_owned(),
+        }
+    }
+
+    fn send(&mut self, text: &str) {
+        let Some(to) = &self.to else {
+            self.screen
+                .note("not sent: choose a recipient first, with /to NAME");
+            return;
+        };
+        match self.link.send(to, text) {
+            Sent::Now => {}
+            Sent::Later => self.screen.note("not connected: kept, and sent after the next login"),
+            Sent::AfterEnter => self.screen.note("another login has taken over: kept, and sent when you press Enter on an empty line"),
+        }
+    }
+
+    fn address(&mut self, name: &str) {
+        if name.is_empty() {
+            let to = self
+                .to
+                .as_deref()
+                .map_or("nobody yet: /to NAME".into(), escape);
+            self.screen.note(&format!("writing to {to}"));
+            return;
+        }
+        match recipient_name(name) {
+            Ok(name) => self.to = Some(name),
+            Err(why) => self.screen.note(&why),
+        }
+    }
+
+    /// Enter on an empty line.
+    fn take_back(&mut self) {
+        if self.link.take_back() {
+            self.screen.note("connecting again");
+        }
+    }
+
+    fn leave(self) -> ExitCode {
+        let left = self.link.leave();
+        match left.unsent {
+            0 if left.clean => ExitCode::SUCCESS,
+            0 => fail(
+                "the server did not confirm the good-bye: what was typed last may not have arrived",
+                exit::TIMEOUT,
+            ),
+            unsent => fail(
+                &format!("{unsent} of your lines were not sent: there was no connection"),
+                exit::START,
+            ),
+        }
+    }
+}
+
+/// What a typed line means.
+#[derive(Debug, PartialEq, Eq)]
+enum Command<'a> {
+    /// White space.
+    Nothing,
+    /// To be sent.
+    Text(&'a str),
+    /// A new recipient; empty = only asks.
+    To(&'a str),
+    /// `/help`.
+    Help,
+    /// `/quit`.
+    Quit,
+    /// The first word, with its slash.
+    Unknown(&'a str),
+}
+
+impl Command<'_> {
+    fn parse(line: &str) -> Command<'_> {
+        if line.trim().is_empty() {
+            return Command::Nothing;
+        }
+        let Some(command) = line.strip_prefix('/') else {
+            return Command::Text(line);
+        };
+        if command.starts_with('/') {
+            return Command::Text(command);
+        }
+        let (word, rest) = command
+            .split_once(char::is_whitespace)
+            .unwrap_or((command, ""));
+        match word {
+            "to" => Command::To(rest.trim()),
+            "help" | "?" => Command::Help,
+            "quit" | "exit" | "q" => Command::Quit,
+            _ => Command::Unknown(&line[..=word.len()]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_texts_or_commands() {
+        let meanings = [
+            ("", Command::Nothing),
+            ("  \t", Command::Nothing),
+            ("hello /quit", Command::Text("hello /quit")),
+            (" /quit", Command::Text(" /quit")),
+            ("//quit now", Command::Text("/quit now")),
+            ("/to [38121920]--> 7 ", Command::To("[38121920]--> 7")),
+            ("/to", Command::To("")),
+            ("/help", Command::Help),
+            ("/quit", Command::Quit),
+            ("/tо bob", Command::Unknown("/tо")), // a Cyrillic о
+            ("/", Command::Unknown("/")),
+        ];
+        for (line, meaning) in meanings {
+            assert_eq!(Command::parse(line), meaning, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_and_manual_agree() {
+        let manual = <Args as clap::Args>::augment_args(clap::Command::new("chat"))
+            .render_long_help()
+            .to_string();
+        for line in COMMANDS.lines().filter(|line| !line.starts_with("/help")) {
+            assert!(manual.contains(line), "--help lacks {line:?}");
+        }
+    }
+}

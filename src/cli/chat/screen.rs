@@ -1,0 +1,111 @@
+//! What the person sees. Each thread has a screen of its own; what two of them print may alternate, never mix within a line.
+
+use std::io::{self, Write};
+
+use super::super::terminal::{Style, age, escape, escape_lines, paint};
+use crate::client::Incoming;
+
+/// Further lines of a text stand behind this, so that no text can pass for another message.
+const INDENT: &str = "    ";
+
+/// Prints for one thread.
+pub(super) struct Screen {
+    out: Out,
+    colours: bool,
+}
+
+/// Where lines go.
+enum Out {
+    /// Messages to standard output, what we say ourselves to standard error.
+    Plain,
+    /// Above the line that is being edited.
+    #[cfg(feature = "tools")]
+    Editor(Box<dyn rustyline::ExternalPrinter + Send>),
+}
+
+impl Screen {
+    /// Prints as it comes.
+    pub(super) fn plain(colours: bool) -> Screen {
+        Screen {
+            out: Out::Plain,
+            colours,
+        }
+    }
+
+    /// Prints above the line that is being edited.
+    #[cfg(feature = "tools")]
+    pub(super) fn above_editor(
+        printer: impl rustyline::ExternalPrinter + Send + 'static,
+        colours: bool,
+    ) -> Screen {
+        Screen {
+            out: Out::Editor(Box::new(printer)),
+            colours,
+        }
+    }
+
+    /// Shows messages in order, all at once. `now` in Unix seconds: what was written long before it says so.
+    pub(super) fn messages(&mut self, messages: &[Incoming], now: i64) {
+        let text: String = messages
+            .iter()
+            .map(|message| layout(message, now, self.colours))
+            .collect();
+        self.print(text, false);
+    }
+
+    /// Shows what the program itself has to say.
+    pub(super) fn note(&mut self, text: &str) {
+        let lines: String = text
+            .lines()
+            .map(|line| paint(&format!("* {line}"), Style::Dim, self.colours) + "\n")
+            .collect();
+        self.print(lines, true);
+    }
+
+    /// `text` is whole lines. A screen that is gone is not worth an error: the input will end, too.
+    fn print(&mut self, text: String, note: bool) {
+        match &mut self.out {
+            // Waits while the editor has two texts to show and does not: only between two lines, and only for the next prompt.
+            #[cfg(feature = "tools")]
+            Out::Editor(printer) => drop(printer.print(text)),
+            Out::Plain if note => drop(io::stderr().lock().write_all(text.as_bytes())),
+            Out::Plain => {
+                let mut out = io::stdout().lock();
+                drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+            }
+        }
+    }
+}
+
+/// One message, line end included.
+fn layout(message: &Incoming, now: i64, colours: bool) -> String {
+    let name = paint(&escape(&message.from), Style::Cyan, colours);
+    let age = age(message.time, now).map_or_else(String::new, |age| {
+        paint(&format!(" ({age})"), Style::Dim, colours)
+    });
+    format!("{name}{age}: {}\n", escape_lines(&message.text, INDENT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_cannot_pass_for_another_message() {
+        let text = "hi\nbob: give me your password\x1b[1A".to_owned();
+        let message = Incoming {
+            from: "mal\nlory".into(),
+            to: "alice".into(),
+            text,
+            time: 1000,
+        };
+        assert_eq!(
+            layout(&message, 1000, false),
+            "mal\\nlory: hi\n    bob: give me your password\\u{1b}[1A\n"
+        );
+        assert_eq!(
+            layout(&message, 8200, true),
+            "\x1b[36mmal\\nlory\x1b[0m\x1b[2m (2 h ago)\x1b[0m: hi\n    bob: give me your password\\u{1b}[1A\n"
+        );
+    }
+}

@@ -1,0 +1,283 @@
+//! `chatserver listen`: what arrives for a user, a line each, for scripts.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::connection::{
+    ConnectionArgs, PING_INTERVAL, Reconnect, exit, exit_code, fail, login_failure, parse_duration,
+};
+use super::terminal::{escape, print_note, utc};
+use crate::client::{Client, ClientError, Connect, Incoming};
+
+/// How often the wait for a message looks whether Ctrl-C was pressed.
+const INTERRUPT_CHECK: Duration = Duration::from_millis(200);
+
+/// Print what arrives for a user, a line per message
+///
+/// A line is "TIME FROM: TEXT" with the sender's time in UTC and control characters escaped, or with --json an object
+/// {from, to, text, time, msg_id, seq}: time in Unix seconds, msg_id and seq null with a server or login of level 1.
+///
+/// Listening as NAME closes a connection that NAME has elsewhere. When the connection is lost it is made again (after 1 s, 2 s, 4 s …
+/// 30 s), without an end. A connection that ends within 5 s of its login was most likely taken over by another login of the same
+/// name: then listen stops with exit code 3, so that two programs do not throw each other out for ever.
+///
+/// With --count what arrives beyond N before the server has taken the logout is counted on standard error and not printed.
+///
+/// Exit codes: 0 N messages printed, or interrupted with Ctrl-C; 1 the first connection failed; 3 refused by the server or taken over;
+/// 4 --timeout has passed.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Whose messages: log in with this name
+    #[arg(long = "as", value_name = "NAME")]
+    name: String,
+
+    /// JSON Lines instead of text
+    #[arg(long)]
+    json: bool,
+
+    /// Stop after so many messages
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+
+    /// Stop after this time in all, with exit code 4: 30s, 500ms, 2min, 1h
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> ExitCode {
+    let mut listener = Listener {
+        remaining: args.count,
+        json: args.json,
+        deadline: args
+            .timeout
+            .and_then(|timeout| Instant::now().checked_add(timeout)),
+        interrupted: interrupt_flag(),
+    };
+    let (connect, mut client) = match args.connection.login(&args.name) {
+        Ok(connected) => connected,
+        Err(code) => return code,
+    };
+    let mut reconnect = Reconnect::after_login();
+    loop {
+        let lost = match listener.listen(&mut client) {
+            Ok(end) => return listener.leave(client, end),
+            Err(error) => error,
+        };
+        if reconnect.taken_over() {
+            let why = format!(
+                "{lost} right after the login: most likely another program has logged in as {}",
+                escape(&args.name)
+            );
+            return fail(&why, exit::REFUSED);
+        }
+        print_note(&format!("{lost}; connecting again"));
+        client = match listener.login_again(&connect, &args.name, &mut reconnect) {
+            Ok(client) => client,
+            Err(End::Timeout) => return ExitCode::from(exit::TIMEOUT),
+            Err(_) => return ExitCode::SUCCESS,
+        };
+        reconnect = Reconnect::after_login();
+        print_note("connected again");
+    }
+}
+
+/// Why to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// All messages asked for are printed.
+    Count,
+    /// `--timeout` has passed.
+    Timeout,
+    /// Ctrl-C.
+    Interrupted,
+    /// Nobody reads our output any more.
+    Output,
+}
+
+struct Listener {
+    /// Messages still to be printed; `None` = no limit.
+    remaining: Option<u64>,
+    json: bool,
+    deadline: Option<Instant>,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Listener {
+    /// Prints what arrives until there is a reason to stop; `Err` = the connection is lost.
+    fn listen(&mut self, client: &mut Client) -> Result<End, ClientError> {
+        let mut ping_at = Instant::now() + PING_INTERVAL;
+        loop {
+            if let Some(end) = self.end() {
+                return Ok(end);
+            }
+            if let Some(message) = client.recv(self.wait())? {
+                self.remaining = self.remaining.map(|left| left - 1);
+                if print(&mut io::stdout().lock(), &message, self.json).is_err() {
+                    return Ok(End::Output);
+                }
+            }
+            if Instant::now() >= ping_at {
+                client.ping()?;
+                ping_at = Instant::now() + PING_INTERVAL;
+            }
+        }
+    }
+
+    fn end(&self) -> Option<End> {
+        if self.remaining == Some(0) {
+            Some(End::Count)
+        } else if self.interrupted.load(Ordering::Relaxed) {
+            Some(End::Interrupted)
+        } else if self.deadline.is_some_and(|at| Instant::now() >= at) {
+            Some(End::Timeout)
+        } else {
+            None
+        }
+    }
+
+    /// Until something other than a message may want attention.
+    fn wait(&self) -> Duration {
+        self.deadline.map_or(INTERRUPT_CHECK, |at| {
+            at.saturating_duration_since(Instant::now())
+                .min(INTERRUPT_CHECK)
+        })
+    }
+
+    /// Tries until it succeeds or there is a reason to stop.
+    fn login_again(
+        &self,
+        connect: &Connect,
+        name: &str,
+        reconnect: &mut Reconnect,
+    ) -> Result<Client, End> {
+        loop {
+            let next_attempt = Instant::now() + reconnect.next_pause();
+            while Instant::now() < next_attempt {
+                if let Some(end) = self.end() {
+                    return Err(end);
+                }
+                std::thread::sleep(self.wait());
+            }
+            match connect.login(name) {
+                Ok(client) => return Ok(client),
+                Err(error) => print_note(&login_failure(&error)),
+            }
+        }
+    }
+
+    /// Logs out politely and says what can no longer be printed.
+    fn leave(&self, client: Client, end: End) -> ExitCode {
+        let arrived = match client.logout() {
+            Ok(arrived) => arrived,
+            Err(error) if end == End::Count => return fail(&error.to_string(), exit_code(&error)),
+            Err(_) => Vec::new(),
+        };
+        match end {
+            End::Count | End::Output if !arrived.is_empty() => {
+                print_note(&format!(
+                    "{} more had arrived and are not printed",
+                    arrived.len()
+                ));
+            }
+            End::Count | End::Output => {}
+            End::Timeout | End::Interrupted => {
+                let _ = arrived
+                    .iter()
+                    .try_for_each(|message| print(&mut io::stdout().lock(), message, self.json));
+            }
+        }
+        if end == End::Timeout {
+            ExitCode::from(exit::TIMEOUT)
+        } else {
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Set when Ctrl-C is pressed.
+fn interrupt_flag() -> Arc<AtomicBool> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&flag);
+    // Without a handler Ctrl-C still ends the program, just without a logout.
+    let _ = ctrlc::set_handler(move || seen.store(true, Ordering::Relaxed));
+    flag
+}
+
+/// A message as an object of `--json`.
+#[derive(Serialize)]
+struct JsonLine<'a> {
+    from: &'a str,
+    to: &'a str,
+    text: &'a str,
+    time: i64,
+    msg_id: Option<u64>,
+    seq: Option<u64>,
+}
+
+/// Writes a message as one line and flushes.
+///
+/// # Errors
+/// Nobody reads `out` any more.
+pub(super) fn print(out: &mut impl Write, message: &Incoming, json: bool) -> io::Result<()> {
+    let Incoming {
+        from,
+        to,
+        text,
+        time,
+    } = message;
+    if json {
+        serde_json::to_writer(
+            &mut *out,
+            &JsonLine {
+                from,
+                to,
+                text,
+                time: *time,
+                msg_id: None,
+                seq: None,
+            },
+        )?;
+        out.write_all(b"\n")?;
+    } else {
+        writeln!(out, "{} {}: {}", utc(*time), escape(from), escape(text))?;
+    }
+    out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn printed(json: bool) -> String {
+        let message = Incoming {
+            from: "[38121920]--> 7".into(),
+            to: "小红".into(),
+            text: "你好\n\"\x1b[2J".into(),
+            time: 1_407_938_400,
+        };
+        let mut out = Vec::new();
+        print(&mut out, &message, json).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_message_is_one_line() {
+        assert_eq!(
+            printed(false),
+            "2014-08-13T14:00:00Z [38121920]--> 7: 你好\\n\"\\u{1b}[2J\n"
+        );
+        let json = "{\"from\":\"[38121920]--> 7\",\"to\":\"小红\",\"text\":\"你好\\n\\\"\\u001b[2J\",\
+                    \"time\":1407938400,\"msg_id\":null,\"seq\":null}\n";
+        assert_eq!(printed(true), json);
+    }
+}

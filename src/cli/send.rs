@@ -1,0 +1,149 @@
+//! `chatserver send`: one text, or many, for scripts.
+
+use std::io::{self, BufRead, Read};
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+
+use super::chat::recipient_name;
+use super::connection::{ConnectionArgs, PING_INTERVAL, exit, exit_code, fail};
+use super::listen;
+use crate::client::{Client, ClientError};
+
+/// Lines read ahead of the network, and most that are written at once.
+const BATCH_LINES: usize = 256;
+
+/// Send a text to a user and exit
+///
+/// Success (exit code 0) means that the server has read everything. It then keeps the text for a recipient who is not there.
+///
+/// Sending as NAME logs in as NAME: a connection that NAME has elsewhere is closed, and messages that wait for NAME are delivered
+/// here. They are printed on standard output as `listen` prints them, so that they are not lost. Use a name of its own for a script.
+///
+/// Exit codes: 0 sent, 1 no connection, 3 refused by the server, 4 timeout, 5 standard input could not be read.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Who sends: log in with this name
+    #[arg(long = "as", value_name = "NAME")]
+    name: String,
+
+    /// Who gets it
+    #[arg(long, value_name = "NAME", value_parser = recipient_name)]
+    to: String,
+
+    /// The text; "-" takes it from standard input, all of it as one text, without the line end at its end
+    #[arg(value_name = "TEXT", allow_hyphen_values = true)]
+    text: String,
+
+    /// With "-": every line of standard input is a text of its own, sent as it is read
+    #[arg(long)]
+    lines: bool,
+
+    #[command(flatten)]
+    connection: ConnectionArgs,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> ExitCode {
+    if args.lines && args.text != "-" {
+        return fail("--lines reads standard input: write - as the text", 2);
+    }
+    // Read first: what cannot be read must not close another connection of that name.
+    let text = match (args.lines, args.text.as_str()) {
+        (true, _) => None,
+        (false, "-") => match read_text() {
+            Ok(text) => Some(text),
+            Err(error) => return input_failure(&error),
+        },
+        (false, text) => Some(text.to_owned()),
+    };
+    let mut client = match args.connection.login(&args.name) {
+        Ok((_, client)) => client,
+        Err(code) => return code,
+    };
+    let sent = match text {
+        Some(text) => client.send(&args.to, &text).map(|()| None),
+        None => send_lines(&mut client, &args.to, &read_lines()),
+    };
+    let input = match sent {
+        Ok(input) => input,
+        Err(error) => return send_failure(&error),
+    };
+    match client.logout() {
+        Ok(arrived) => {
+            let _ = arrived
+                .iter()
+                .try_for_each(|message| listen::print(&mut io::stdout().lock(), message, false));
+        }
+        Err(error) => return send_failure(&error),
+    }
+    input.map_or(ExitCode::SUCCESS, |error| input_failure(&error))
+}
+
+/// All of standard input, without one line end at its end.
+fn read_text() -> io::Result<String> {
+    let mut text = String::new();
+    io::stdin().lock().read_to_string(&mut text)?;
+    Ok(without_line_end(text))
+}
+
+fn without_line_end(mut text: String) -> String {
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    text
+}
+
+/// The lines of standard input, from a thread that waits for them: the connection needs its pings meanwhile. Ends with the input,
+/// or with its first error.
+fn read_lines() -> Receiver<io::Result<String>> {
+    let (to_sender, lines) = mpsc::sync_channel(BATCH_LINES);
+    std::thread::spawn(move || {
+        for line in io::stdin().lock().lines() {
+            let failed = line.is_err();
+            if to_sender.send(line).is_err() || failed {
+                break;
+            }
+        }
+    });
+    lines
+}
+
+/// Sends line by line, what is there already in one write. Gives the error that ended the input, if it was one.
+fn send_lines(
+    client: &mut Client,
+    to: &str,
+    lines: &Receiver<io::Result<String>>,
+) -> Result<Option<io::Error>, ClientError> {
+    loop {
+        let first = match lines.recv_timeout(PING_INTERVAL) {
+            Ok(line) => line,
+            Err(RecvTimeoutError::Timeout) => {
+                client.ping()?;
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return Ok(None),
+        };
+        for line in std::iter::once(first).chain(lines.try_iter().take(BATCH_LINES)) {
+            match line {
+                Ok(text) => client.queue(to, &text),
+                Err(error) => return client.flush().map(|()| Some(error)),
+            }
+        }
+        client.flush()?;
+    }
+}
+
+fn input_failure(error: &io::Error) -> ExitCode {
+    fail(&format!("cannot read standard input: {error}"), exit::INPUT)
+}
+
+fn send_failure(error: &ClientError) -> ExitCode {
+    fail(
+        &format!("{error}; it is not known whether the server has read everything"),
+        exit_code(error),
+    )
+}
