@@ -158,3 +158,23 @@ impl Storage {
         todo!()
     }
 }
+
+/// Placeholder, replaced by storage's branch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserLine {
+    /// As written at the first login.
+    pub name: String,
+    /// First login, Unix milliseconds.
+    pub registered_at: i64,
+    /// Latest login, Unix milliseconds.
+    pub last_seen_at: i64,
+    /// Messages waiting on disk.
+    pub waiting_messages: u64,
+    /// Bytes of their texts.
+    pub waiting_bytes: u64,
+}
+
+/// Placeholder, replaced by storage's branch.
+pub fn users(_dir: &Path) -> Result<Vec<UserLine>, StorageError> {
+    Ok(Vec::new())
+}
