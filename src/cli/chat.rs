@@ -58,9 +58,7 @@ pub struct Args {
 /// # Errors
 /// A sentence that says what is wrong with it.
 pub(super) fn recipient_name(name: &str) -> Result<String, String> {
-    UserName::parse(name)
-        .map(|_| name.to_owned())
-        .map_err(|error| error.to_string())
+    UserName::parse(name).map(|_| name.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Runs the command.
@@ -77,11 +75,7 @@ pub fn run(args: Args) -> ExitCode {
         escape(client.welcome())
     ));
     screen.note("/help shows the commands, /quit leaves");
-    let mut chat = Chat {
-        link: Link::start(connect, client, network_screen),
-        screen,
-        to: args.to,
-    };
+    let mut chat = Chat { link: Link::start(connect, client, network_screen), screen, to: args.to };
     chat.converse(&mut input);
     // Before the good-bye: a network thread that waits for the editor to show something must not wait for ever.
     drop(input);
@@ -107,9 +101,8 @@ impl Chat {
                 Command::Quit => return,
                 Command::Unknown(word) => {
                     let word = escape(word);
-                    self.screen.note(&format!(
-                        "there is no command {word}: /help lists them, /{word} sends it as a text"
-                    ));
+                    self.screen
+                        .note(&format!("there is no command {word}: /help lists them, /{word} sends it as a text"));
                 }
             }
         }
@@ -124,23 +117,21 @@ impl Chat {
 
     fn send(&mut self, text: &str) {
         let Some(to) = &self.to else {
-            self.screen
-                .note("not sent: choose a recipient first, with /to NAME");
+            self.screen.note("not sent: choose a recipient first, with /to NAME");
             return;
         };
         match self.link.send(to, text) {
             Sent::Now => {}
             Sent::Later => self.screen.note("not connected: kept, and sent after the next login"),
-            Sent::AfterEnter => self.screen.note("another login has taken over: kept, and sent when you press Enter on an empty line"),
+            Sent::AfterEnter => {
+                self.screen.note("another login has taken over: kept, and sent when you press Enter on an empty line")
+            }
         }
     }
 
     fn address(&mut self, name: &str) {
         if name.is_empty() {
-            let to = self
-                .to
-                .as_deref()
-                .map_or("nobody yet: /to NAME".into(), escape);
+            let to = self.to.as_deref().map_or("nobody yet: /to NAME".into(), escape);
             self.screen.note(&format!("writing to {to}"));
             return;
         }
@@ -161,14 +152,10 @@ impl Chat {
         let left = self.link.leave();
         match left.unsent {
             0 if left.clean => ExitCode::SUCCESS,
-            0 => fail(
-                "the server did not confirm the good-bye: what was typed last may not have arrived",
-                exit::TIMEOUT,
-            ),
-            unsent => fail(
-                &format!("{unsent} of your lines were not sent: there was no connection"),
-                exit::START,
-            ),
+            0 => {
+                fail("the server did not confirm the good-bye: what was typed last may not have arrived", exit::TIMEOUT)
+            }
+            unsent => fail(&format!("{unsent} of your lines were not sent: there was no connection"), exit::START),
         }
     }
 }
@@ -201,9 +188,7 @@ impl Command<'_> {
         if command.starts_with('/') {
             return Command::Text(command);
         }
-        let (word, rest) = command
-            .split_once(char::is_whitespace)
-            .unwrap_or((command, ""));
+        let (word, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
         match word {
             "to" => Command::To(rest.trim()),
             "help" | "?" => Command::Help,
@@ -239,9 +224,7 @@ mod tests {
 
     #[test]
     fn help_and_manual_agree() {
-        let manual = <Args as clap::Args>::augment_args(clap::Command::new("chat"))
-            .render_long_help()
-            .to_string();
+        let manual = <Args as clap::Args>::augment_args(clap::Command::new("chat")).render_long_help().to_string();
         for line in COMMANDS.lines().filter(|line| !line.starts_with("/help")) {
             assert!(manual.contains(line), "--help lacks {line:?}");
         }

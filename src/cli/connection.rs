@@ -33,12 +33,7 @@ pub mod exit {
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConnectionArgs {
     /// The server
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        env = "CHATSERVER_ADDR",
-        default_value = "127.0.0.1:8989"
-    )]
+    #[arg(long, value_name = "HOST:PORT", env = "CHATSERVER_ADDR", default_value = "127.0.0.1:8989")]
     addr: String,
 
     /// File with the pre-shared key: 16, 24 or 32 bytes of text, or "hex:" and twice as many digits.
@@ -55,8 +50,7 @@ impl ConnectionArgs {
     pub fn connect(&self) -> Result<Connect, String> {
         let key = match (&self.key_file, std::env::var_os("CHATSERVER_KEY")) {
             (Some(path), _) => read_key_file(path)?,
-            (None, Some(text)) => parse_key(text.as_encoded_bytes())
-                .map_err(|why| format!("CHATSERVER_KEY: {why}"))?,
+            (None, Some(text)) => parse_key(text.as_encoded_bytes()).map_err(|why| format!("CHATSERVER_KEY: {why}"))?,
             (None, None) => PUBLISHED_KEY.to_vec(),
         };
         Ok(Client::connect(self.addr.as_str(), &key))
@@ -76,8 +70,7 @@ impl ConnectionArgs {
 }
 
 fn read_key_file(path: &Path) -> Result<Vec<u8>, String> {
-    let text = std::fs::read(path)
-        .map_err(|error| format!("cannot read the key file {}: {error}", path.display()))?;
+    let text = std::fs::read(path).map_err(|error| format!("cannot read the key file {}: {error}", path.display()))?;
     parse_key(&text).map_err(|why| format!("key file {}: {why}", path.display()))
 }
 
@@ -86,8 +79,9 @@ fn parse_key(text: &[u8]) -> Result<Vec<u8>, String> {
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     let key = match text.strip_prefix(b"hex:") {
-        Some(digits) => parse_hex(digits)
-            .ok_or("after \"hex:\" only an even number of hexadecimal digits may follow")?,
+        Some(digits) => {
+            parse_hex(digits).ok_or("after \"hex:\" only an even number of hexadecimal digits may follow")?
+        }
         None => text.to_vec(),
     };
     match Cipher::new(&key) {
@@ -126,13 +120,11 @@ pub fn exit_code(error: &ClientError) -> u8 {
 pub fn login_failure(error: &ClientError) -> String {
     let why = escape(&error.to_string()).into_owned();
     match error {
-        ClientError::Connect { .. } => format!(
-            "{why} (is the server running there? `chatserver` starts one; --addr says where)"
-        ),
+        ClientError::Connect { .. } => {
+            format!("{why} (is the server running there? `chatserver` starts one; --addr says where)")
+        }
         ClientError::Closed { .. } | ClientError::Protocol(_) => {
-            format!(
-                "{why} instead of answering the login (do both sides use the same key? --key-file, CHATSERVER_KEY)"
-            )
+            format!("{why} instead of answering the login (do both sides use the same key? --key-file, CHATSERVER_KEY)")
         }
         _ => why,
     }
@@ -151,17 +143,12 @@ impl Reconnect {
 
     /// As after a login just now.
     pub fn after_login() -> Reconnect {
-        Reconnect {
-            logged_in_at: Some(Instant::now()),
-            pause: Reconnect::FIRST_PAUSE,
-        }
+        Reconnect { logged_in_at: Some(Instant::now()), pause: Reconnect::FIRST_PAUSE }
     }
 
     /// The connection of the last login has ended: was it taken over, most likely?
     pub fn taken_over(&mut self) -> bool {
-        self.logged_in_at
-            .take()
-            .is_some_and(|at| at.elapsed() < TAKEOVER_WITHIN)
+        self.logged_in_at.take().is_some_and(|at| at.elapsed() < TAKEOVER_WITHIN)
     }
 
     /// How long to wait before the next attempt: 1 s, 2 s, 4 s … 30 s.
@@ -187,13 +174,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "h" => 3_600_000,
         _ => return Err("write a number and a unit, as in 30s, 500ms, 2min, 1h".to_owned()),
     };
-    let number: u64 = number
-        .parse()
-        .map_err(|_| "write a whole number before the unit, as in 30s".to_owned())?;
-    number
-        .checked_mul(millis_per_unit)
-        .map(Duration::from_millis)
-        .ok_or_else(|| "that is too long".to_owned())
+    let number: u64 = number.parse().map_err(|_| "write a whole number before the unit, as in 30s".to_owned())?;
+    number.checked_mul(millis_per_unit).map(Duration::from_millis).ok_or_else(|| "that is too long".to_owned())
 }
 
 #[cfg(test)]
@@ -205,26 +187,11 @@ mod tests {
         assert_eq!(parse_key(b"12345abcdef67890").unwrap(), PUBLISHED_KEY);
         assert_eq!(parse_key(b"12345abcdef67890\n").unwrap(), PUBLISHED_KEY);
         assert_eq!(parse_key(b"12345abcdef67890\r\n").unwrap(), PUBLISHED_KEY);
-        assert_eq!(
-            parse_key(b"hex:31323334356162636465663637383930").unwrap(),
-            PUBLISHED_KEY
-        );
+        assert_eq!(parse_key(b"hex:31323334356162636465663637383930").unwrap(), PUBLISHED_KEY);
         assert_eq!(parse_key(&[7; 32]).unwrap(), [7; 32]);
-        assert!(
-            parse_key(b"hex:3132333435616263646566363738393")
-                .unwrap_err()
-                .contains("hexadecimal")
-        );
-        assert!(
-            parse_key(b"hex:3132333435616263646566363738393g")
-                .unwrap_err()
-                .contains("hexadecimal")
-        );
-        assert!(
-            parse_key(b"too short")
-                .unwrap_err()
-                .contains("16, 24 or 32")
-        );
+        assert!(parse_key(b"hex:3132333435616263646566363738393").unwrap_err().contains("hexadecimal"));
+        assert!(parse_key(b"hex:3132333435616263646566363738393g").unwrap_err().contains("hexadecimal"));
+        assert!(parse_key(b"too short").unwrap_err().contains("16, 24 or 32"));
         assert!(parse_key(b"").is_err());
     }
 
