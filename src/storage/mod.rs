@@ -19,6 +19,8 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 mod error;
 mod messages;
 mod migrations;
+#[cfg(test)]
+mod property_tests;
 mod readers;
 mod set_aside;
 #[cfg(test)]
