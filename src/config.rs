@@ -71,6 +71,8 @@ pub struct Config {
     pub max_strangers_per_address: usize,
     /// Addresses without per-address limits.
     pub exempt_addresses: Vec<IpAddr>,
+    /// Threads that bring a backlog to a session or wait for a slow reader.
+    pub max_writers: usize,
     /// error, warn, info, debug or trace.
     pub log_level: log::LevelFilter,
 }

@@ -28,3 +28,23 @@ pub const LOG_QUEUE_LINES: usize = 4096;
 
 /// How long a connection that was refused or broke a rule is read from after its last answer, so that the answer is not lost to a reset.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Send buffer asked for per socket, bytes (the kernel doubles it and may clamp it to `net.core.wmem_max`). It fills before an outbox does, so that
+/// a slow reader is noticed by the socket; what it holds and the peer has not acknowledged stays in the window.
+pub const SOCKET_BUFFER_BYTES: usize = 128 * 1024;
+
+/// Sequence numbers reserved on disk ahead of those handed out: none is handed out twice after a crash, even when the clock has gone back. A start
+/// skips at most so many, which as microseconds are 17 s of the 228 years left below 2^53.
+pub const SEQ_RESERVE: u64 = 1 << 24;
+
+/// Pause before a disk that could not be read is asked again.
+pub const DISK_RETRY: Duration = Duration::from_millis(250);
+
+/// First pause after a save that failed; doubled each time up to `SAVE_RETRY_MAX`. Until one succeeds nothing is lost, and senders wait when memory is full.
+pub const SAVE_RETRY_MIN: Duration = Duration::from_millis(250);
+
+/// Longest pause between two tries of a save.
+pub const SAVE_RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// Rows of one expiry transaction.
+pub const EXPIRE_ROWS: usize = 4096;

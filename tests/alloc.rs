@@ -65,17 +65,8 @@ fn stream(cipher: &Cipher, packets: usize) -> Vec<u8> {
     let text = "x".repeat(2_100);
     let mut stream = Vec::new();
     for n in 0..packets {
-        let text_bytes = if n % 100 == 99 {
-            text.len()
-        } else {
-            n * 37 % 301
-        };
-        let chat = Chat {
-            from: "[38121920]--> 7",
-            to: "小红",
-            text: &text[..text_bytes],
-            time: n as i64,
-        };
+        let text_bytes = if n % 100 == 99 { text.len() } else { n * 37 % 301 };
+        let chat = Chat { from: "[38121920]--> 7", to: "小红", text: &text[..text_bytes], time: n as i64 };
         Message::Chat(chat).encode(cipher, &mut stream);
     }
     stream
@@ -97,10 +88,7 @@ fn the_counter_counts() {
     assert_eq!(allocations(|| drop(black_box(Box::new(7)))), 1);
     assert_eq!(allocations(|| drop(black_box(vec![0_u8; 100]))), 1);
     let mut grows = Vec::with_capacity(1);
-    assert_eq!(
-        allocations(|| grows.extend_from_slice(black_box(&[1_u8; 2]))),
-        1
-    );
+    assert_eq!(allocations(|| grows.extend_from_slice(black_box(&[1_u8; 2]))), 1);
     assert_eq!(allocations(|| assert_eq!(black_box(7), 7)), 0);
 }
 
@@ -121,12 +109,7 @@ fn a_warm_decoder_allocates_nothing_for_10_000_packets() {
 #[test]
 fn encoding_into_a_buffer_with_room_allocates_nothing() {
     let cipher = Cipher::new(PUBLISHED_KEY).unwrap();
-    let chat = Message::Chat(Chat {
-        from: "A",
-        to: "B",
-        text: "hello",
-        time: 1_407_938_400,
-    });
+    let chat = Message::Chat(Chat { from: "A", to: "B", text: "hello", time: 1_407_938_400 });
     let mut out = Vec::with_capacity(256);
     let count = allocations(|| {
         for _ in 0..1_000 {
@@ -140,15 +123,7 @@ fn encoding_into_a_buffer_with_room_allocates_nothing() {
 #[test]
 fn an_announced_length_reserves_nothing() {
     let max = MAX_PACKET_BYTES as u32;
-    let lengths = (0..=24).chain([
-        max - 1,
-        max,
-        max + 1,
-        (1 << 31) - 1,
-        1 << 31,
-        (1 << 31) + 1,
-        u32::MAX,
-    ]);
+    let lengths = (0..=24).chain([max - 1, max, max + 1, (1 << 31) - 1, 1 << 31, (1 << 31) + 1, u32::MAX]);
     for length in lengths {
         let header = [length.to_be_bytes(), 1_u32.to_be_bytes()].concat();
         for end in 0..=header.len() {

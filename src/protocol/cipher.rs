@@ -12,10 +12,7 @@ use std::fmt;
 use aes::{Aes128, Aes192, Aes256};
 use cbc::cipher::block_padding::{self, Pkcs7};
 use cbc::cipher::consts::U16;
-use cbc::cipher::{
-    BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, InnerIvInit,
-    KeyInit,
-};
+use cbc::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit};
 
 use super::ProtocolError;
 
@@ -86,11 +83,7 @@ impl Cipher {
     /// same close. Not hidden: the padding is not checked in constant time, and a message is read only after its padding
     /// was found good, which takes some nanoseconds more. Whoever measures those has a padding oracle (Vaudenay 2002);
     /// with a key that every user shares and nothing authenticated there is nothing left to protect by hiding them.
-    pub fn open<'s>(
-        &self,
-        body: &[u8],
-        scratch: &'s mut Vec<u8>,
-    ) -> Result<&'s [u8], ProtocolError> {
+    pub fn open<'s>(&self, body: &[u8], scratch: &'s mut Vec<u8>) -> Result<&'s [u8], ProtocolError> {
         scratch.clear();
         scratch.resize(body.len(), 0);
         let plain = match &self.schedule {
@@ -124,12 +117,7 @@ where
         .expect("seal made room for the padding");
 }
 
-fn decrypt<'s, C>(
-    key: &C,
-    iv: &Iv,
-    body: &[u8],
-    scratch: &'s mut [u8],
-) -> Result<&'s [u8], block_padding::Error>
+fn decrypt<'s, C>(key: &C, iv: &Iv, body: &[u8], scratch: &'s mut [u8]) -> Result<&'s [u8], block_padding::Error>
 where
     C: BlockCipherDecrypt<BlockSize = U16>,
 {
@@ -167,11 +155,7 @@ mod tests {
         ];
         for (key, expected) in keys {
             let cipher = Cipher::new(key).unwrap();
-            let mut body: Vec<u8> = plain
-                .iter()
-                .zip(key)
-                .map(|(plain, iv)| plain ^ iv)
-                .collect();
+            let mut body: Vec<u8> = plain.iter().zip(key).map(|(plain, iv)| plain ^ iv).collect();
             cipher.seal(&mut body, 0);
             assert_eq!(body[..16], expected.to_be_bytes(), "{cipher:?}");
         }
@@ -188,11 +172,7 @@ mod tests {
                 buf.extend_from_slice(&plain);
                 cipher.seal(&mut buf, 6);
                 assert_eq!(&buf[..6], b"before");
-                assert_eq!(
-                    buf.len() - 6,
-                    plain_bytes / 16 * 16 + 16,
-                    "padding is always added"
-                );
+                assert_eq!(buf.len() - 6, plain_bytes / 16 * 16 + 16, "padding is always added");
                 assert_eq!(cipher.open(&buf[6..], &mut scratch).unwrap(), plain);
             }
         }
@@ -201,10 +181,7 @@ mod tests {
     #[test]
     fn other_key_lengths_are_refused_with_the_length() {
         for key_bytes in (0..=64).filter(|n| ![16, 24, 32].contains(n)) {
-            assert_eq!(
-                Cipher::new(&[0; 64][..key_bytes]).unwrap_err(),
-                KeyError(key_bytes)
-            );
+            assert_eq!(Cipher::new(&[0; 64][..key_bytes]).unwrap_err(), KeyError(key_bytes));
         }
     }
 
@@ -216,21 +193,13 @@ mod tests {
             let mut block = [last; 16];
             let good = (1..=16).contains(&last);
             let body = sealed_without_padding(&cipher, &block);
-            assert_eq!(
-                cipher.open(&body, &mut scratch).is_ok(),
-                good,
-                "16 bytes of {last}"
-            );
+            assert_eq!(cipher.open(&body, &mut scratch).is_ok(), good, "16 bytes of {last}");
             // One byte of the padding differs: the first of it, then the one before the last.
             for position in [16 - usize::from(last).clamp(2, 16), 14] {
                 block[position] ^= 0x80;
                 let body = sealed_without_padding(&cipher, &block);
                 let in_padding = last != 1;
-                assert_eq!(
-                    cipher.open(&body, &mut scratch).is_ok(),
-                    good && !in_padding,
-                    "{block:?}"
-                );
+                assert_eq!(cipher.open(&body, &mut scratch).is_ok(), good && !in_padding, "{block:?}");
                 block[position] ^= 0x80;
             }
         }
@@ -241,10 +210,7 @@ mod tests {
         let cipher = Cipher::new(PUBLISHED_KEY).unwrap();
         let mut scratch = Vec::new();
         for body_bytes in (0..100).filter(|n| n % 16 != 0 || *n == 0) {
-            assert_eq!(
-                cipher.open(&[7; 100][..body_bytes], &mut scratch),
-                Err(ProtocolError::BadBody)
-            );
+            assert_eq!(cipher.open(&[7; 100][..body_bytes], &mut scratch), Err(ProtocolError::BadBody));
         }
     }
 

@@ -32,10 +32,7 @@ impl<'a> Frame<'a> {
     /// # Errors
     /// `TooShort`, `TooLong`, `Unaligned`, `OtherProtocol`: end the connection, since nobody can say where the next
     /// packet begins. More bytes never turn an error into a packet.
-    pub fn parse(
-        bytes: &'a [u8],
-        max_packet_bytes: usize,
-    ) -> Result<Option<Frame<'a>>, ProtocolError> {
+    pub fn parse(bytes: &'a [u8], max_packet_bytes: usize) -> Result<Option<Frame<'a>>, ProtocolError> {
         let Some(wanted) = Frame::wanted(bytes, max_packet_bytes)? else {
             return Ok(None);
         };
@@ -95,28 +92,15 @@ impl<'a> Frame<'a> {
 
 /// The `u32` at `offset`, if its bytes are there.
 fn big_endian(bytes: &[u8], offset: usize) -> Option<u32> {
-    bytes
-        .get(offset..)?
-        .first_chunk()
-        .map(|chunk| u32::from_be_bytes(*chunk))
+    bytes.get(offset..)?.first_chunk().map(|chunk| u32::from_be_bytes(*chunk))
 }
 
 /// The protocol whose clients begin with these bytes (at least 4): people point browsers and scanners at any port, and
 /// the log should say so rather than complain of a length of a gigabyte.
 fn greeting(bytes: &[u8]) -> Option<&'static str> {
     // "PRI " begins HTTP/2.
-    const HTTP: [&[u8]; 10] = [
-        b"GET ",
-        b"HEAD ",
-        b"POST ",
-        b"PUT ",
-        b"DELETE ",
-        b"CONNECT ",
-        b"OPTIONS ",
-        b"TRACE ",
-        b"PATCH ",
-        b"PRI ",
-    ];
+    const HTTP: [&[u8]; 10] =
+        [b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"CONNECT ", b"OPTIONS ", b"TRACE ", b"PATCH ", b"PRI "];
     let agrees = |known: &[u8]| known.iter().zip(bytes).all(|(known, byte)| known == byte);
     match bytes {
         // A handshake record of SSL 3.0 to TLS 1.3.
@@ -155,11 +139,7 @@ mod tests {
         for end in 0..bytes.len() {
             assert_eq!(parse(&bytes[..end]), Ok(None), "after {end} bytes");
             let wanted = (end >= LENGTH_BYTES).then_some(bytes.len());
-            assert_eq!(
-                Frame::wanted(&bytes[..end], MAX),
-                Ok(wanted),
-                "after {end} bytes"
-            );
+            assert_eq!(Frame::wanted(&bytes[..end], MAX), Ok(wanted), "after {end} bytes");
         }
     }
 
@@ -169,41 +149,11 @@ mod tests {
         let table = [
             (max - 1, Err(ProtocolError::Unaligned { length: max - 9 })),
             (max, Ok(None)),
-            (
-                max + 1,
-                Err(ProtocolError::TooLong {
-                    length: max + 1,
-                    max,
-                }),
-            ),
-            (
-                1 << 31,
-                Err(ProtocolError::TooLong {
-                    length: 1 << 31,
-                    max,
-                }),
-            ),
-            (
-                (1 << 31) - 1,
-                Err(ProtocolError::TooLong {
-                    length: (1 << 31) - 1,
-                    max,
-                }),
-            ),
-            (
-                (1 << 31) + 1,
-                Err(ProtocolError::TooLong {
-                    length: (1 << 31) + 1,
-                    max,
-                }),
-            ),
-            (
-                u32::MAX,
-                Err(ProtocolError::TooLong {
-                    length: u32::MAX,
-                    max,
-                }),
-            ),
+            (max + 1, Err(ProtocolError::TooLong { length: max + 1, max })),
+            (1 << 31, Err(ProtocolError::TooLong { length: 1 << 31, max })),
+            ((1 << 31) - 1, Err(ProtocolError::TooLong { length: (1 << 31) - 1, max })),
+            ((1 << 31) + 1, Err(ProtocolError::TooLong { length: (1 << 31) + 1, max })),
+            (u32::MAX, Err(ProtocolError::TooLong { length: u32::MAX, max })),
             (24, Ok(None)),
             (25, Err(ProtocolError::Unaligned { length: 17 })),
             (39, Err(ProtocolError::Unaligned { length: 31 })),
@@ -213,10 +163,7 @@ mod tests {
             assert_eq!(parse(&length.to_be_bytes()), expected, "length {length}");
         }
         for length in 0..24_u32 {
-            assert_eq!(
-                parse(&length.to_be_bytes()),
-                Err(ProtocolError::TooShort { length })
-            );
+            assert_eq!(parse(&length.to_be_bytes()), Err(ProtocolError::TooShort { length }));
         }
     }
 
@@ -243,17 +190,8 @@ mod tests {
 
     #[test]
     fn what_only_begins_like_a_greeting_is_too_long() {
-        for bytes in [
-            &b"DELTA"[..],
-            b"POSTCARD",
-            b"SSH_",
-            b"\x16\x03\x05\x00",
-            b"\x16\x04\x01\x00",
-        ] {
-            assert!(
-                matches!(parse(bytes), Err(ProtocolError::TooLong { .. })),
-                "{bytes:?}"
-            );
+        for bytes in [&b"DELTA"[..], b"POSTCARD", b"SSH_", b"\x16\x03\x05\x00", b"\x16\x04\x01\x00"] {
+            assert!(matches!(parse(bytes), Err(ProtocolError::TooLong { .. })), "{bytes:?}");
         }
     }
 
@@ -261,10 +199,7 @@ mod tests {
     fn a_maximum_above_four_gib_allows_every_length() {
         let length = u32::MAX - 7;
         assert_eq!(Frame::parse(&length.to_be_bytes(), usize::MAX), Ok(None));
-        assert_eq!(
-            Frame::wanted(&length.to_be_bytes(), usize::MAX),
-            Ok(Some(length as usize))
-        );
+        assert_eq!(Frame::wanted(&length.to_be_bytes(), usize::MAX), Ok(Some(length as usize)));
         // The first bytes of "GET " are a length then, and not even a bad one.
         assert_eq!(Frame::parse(b"GET\x28", usize::MAX), Ok(None));
     }

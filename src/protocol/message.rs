@@ -10,9 +10,7 @@
 //!
 //! Read first: PROTOCOL.md, "Messages"; protobuf.dev, "Encoding".
 
-use prost::encoding::{
-    self, DecodeContext, WireType, decode_key, encode_key, encode_varint, skip_field,
-};
+use prost::encoding::{self, DecodeContext, WireType, decode_key, encode_key, encode_varint, skip_field};
 
 use super::{Cipher, Frame, HEADER_BYTES, ProtocolError};
 
@@ -156,62 +154,30 @@ impl Decoder {
     ///
     /// # Errors
     /// `UnknownType`, or `BadBody` for whatever is wrong inside. End the connection.
-    pub fn decode<'d>(
-        &'d mut self,
-        cipher: &Cipher,
-        frame: Frame<'_>,
-    ) -> Result<Decoded<'d>, ProtocolError> {
+    pub fn decode<'d>(&'d mut self, cipher: &Cipher, frame: Frame<'_>) -> Result<Decoded<'d>, ProtocolError> {
         let kind = PacketType::parse(frame.kind)?;
         let plain = cipher.open(frame.body(), &mut self.plain)?;
         let (message, exact) = match kind {
             PacketType::ClientLogin => {
                 let (m, exact) = self.login.read(plain, 3)?;
-                (
-                    Message::ClientLogin {
-                        name: &m.uuid,
-                        version: m.version,
-                        time: m.timestamp,
-                    },
-                    exact,
-                )
+                (Message::ClientLogin { name: &m.uuid, version: m.version, time: m.timestamp }, exact)
             }
             PacketType::ServerAcceptLogin => {
                 let (m, exact) = self.answer.read(plain, 3)?;
-                let answer = LoginAnswer {
-                    login: m.login,
-                    tips: &m.tips_msg,
-                    time: m.timestamp,
-                };
+                let answer = LoginAnswer { login: m.login, tips: &m.tips_msg, time: m.timestamp };
                 (Message::ServerAcceptLogin(answer), exact)
             }
             PacketType::ClientLogout => {
                 let (m, exact) = self.logout.read(plain, 2)?;
-                (
-                    Message::ClientLogout {
-                        logout: m.logout,
-                        time: m.timestamp,
-                    },
-                    exact,
-                )
+                (Message::ClientLogout { logout: m.logout, time: m.timestamp }, exact)
             }
             PacketType::ClientPing => {
                 let (m, exact) = self.ping.read(plain, 2)?;
-                (
-                    Message::ClientPing {
-                        ping: m.ping,
-                        time: m.timestamp,
-                    },
-                    exact,
-                )
+                (Message::ClientPing { ping: m.ping, time: m.timestamp }, exact)
             }
             PacketType::C2CTextChat => {
                 let (m, exact) = self.chat.read(plain, 4)?;
-                let chat = Chat {
-                    from: &m.from_uuid,
-                    to: &m.to_uuid,
-                    text: &m.text_msg,
-                    time: m.timestamp,
-                };
+                let chat = Chat { from: &m.from_uuid, to: &m.to_uuid, text: &m.text_msg, time: m.timestamp };
                 (Message::Chat(chat), exact)
             }
         };
@@ -254,17 +220,14 @@ impl<M: prost::Message> Noted<M> {
             if wire_type == WireType::StartGroup && number > required {
                 skip_group(number, &mut rest)?;
             } else {
-                self.message
-                    .merge_field(number, wire_type, &mut rest, DecodeContext::default())
-                    .map_err(bad_body)?;
+                self.message.merge_field(number, wire_type, &mut rest, DecodeContext::default()).map_err(bad_body)?;
             }
         }
         let all = (1 << (required + 1)) - 2;
         if self.seen & all != all {
             return Err(ProtocolError::BadBody);
         }
-        let exact =
-            self.ascending && self.last == required && self.message.encoded_len() == plain.len();
+        let exact = self.ascending && self.last == required && self.message.encoded_len() == plain.len();
         Ok((&self.message, exact))
     }
 
@@ -353,11 +316,7 @@ impl Message<'_> {
     /// the strings first.
     fn put_fields(&self, out: &mut Vec<u8>) {
         match *self {
-            Message::ClientLogin {
-                name,
-                version,
-                time,
-            } => {
+            Message::ClientLogin { name, version, time } => {
                 put_str(1, name, out);
                 encoding::float::encode(2, &version, out);
                 encoding::int64::encode(3, &time, out);
@@ -367,17 +326,11 @@ impl Message<'_> {
                 put_str(2, tips, out);
                 encoding::int64::encode(3, &time, out);
             }
-            Message::ClientLogout { logout: flag, time }
-            | Message::ClientPing { ping: flag, time } => {
+            Message::ClientLogout { logout: flag, time } | Message::ClientPing { ping: flag, time } => {
                 encoding::bool::encode(1, &flag, out);
                 encoding::int64::encode(2, &time, out);
             }
-            Message::Chat(Chat {
-                from,
-                to,
-                text,
-                time,
-            }) => {
+            Message::Chat(Chat { from, to, text, time }) => {
                 put_str(1, from, out);
                 put_str(2, to, out);
                 put_str(3, text, out);

@@ -127,8 +127,7 @@ fn is_printable_ascii(name: &str) -> bool {
 /// bidirectional overrides), line and paragraph separators, and code points that are shown as nothing.
 fn first_invisible(name: &str) -> Option<char> {
     static INVISIBLE: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]")
-            .expect("a valid pattern")
+        Regex::new(r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]").expect("a valid pattern")
     });
     if is_printable_ascii(name) {
         return None;
@@ -141,11 +140,7 @@ fn normalised(name: &str) -> Cow<'_, str> {
         return Cow::Borrowed(name);
     }
     let normal: String = name.nfc().collect();
-    if normal == name {
-        Cow::Borrowed(name)
-    } else {
-        Cow::Owned(normal)
-    }
+    if normal == name { Cow::Borrowed(name) } else { Cow::Owned(normal) }
 }
 
 #[cfg(test)]
@@ -243,12 +238,7 @@ mod tests {
             '\u{fff0}', // ignorable
         ];
         for c in invisible {
-            assert_eq!(
-                UserName::parse(&format!("a{c}b")),
-                Err(NameError::Invisible(c)),
-                "U+{:04X}",
-                u32::from(c)
-            );
+            assert_eq!(UserName::parse(&format!("a{c}b")), Err(NameError::Invisible(c)), "U+{:04X}", u32::from(c));
             assert!(UserName::parse(&format!("{c}ab")).is_err());
             assert!(UserName::parse(&format!("ab{c}")).is_err());
         }
@@ -256,20 +246,10 @@ mod tests {
 
     #[test]
     fn white_space_is_legal_inside_only() {
-        for c in [
-            ' ', '\u{a0}', '\u{1680}', '\u{2003}', '\u{202f}', '\u{3000}',
-        ] {
-            assert!(
-                UserName::parse(&format!("a{c}b")).is_ok(),
-                "U+{:04X}",
-                u32::from(c)
-            );
+        for c in [' ', '\u{a0}', '\u{1680}', '\u{2003}', '\u{202f}', '\u{3000}'] {
+            assert!(UserName::parse(&format!("a{c}b")).is_ok(), "U+{:04X}", u32::from(c));
             for name in [format!("{c}a"), format!("a{c}"), c.to_string()] {
-                assert_eq!(
-                    UserName::parse(&name),
-                    Err(NameError::SpaceAtEnds),
-                    "{name:?}"
-                );
+                assert_eq!(UserName::parse(&name), Err(NameError::SpaceAtEnds), "{name:?}");
             }
         }
     }
@@ -319,11 +299,7 @@ mod tests {
         for c in ('\0'..='\u{33fff}').chain('\u{e0000}'..='\u{e0fff}') {
             let name = format!("a{c}b");
             match UserName::parse(&name) {
-                Ok(parsed) => assert!(
-                    UserName::parse(parsed.key()).is_ok(),
-                    "U+{:04X}",
-                    u32::from(c)
-                ),
+                Ok(parsed) => assert!(UserName::parse(parsed.key()).is_ok(), "U+{:04X}", u32::from(c)),
                 Err(error) => assert_eq!(error, NameError::Invisible(c)),
             }
         }

@@ -1,27 +1,58 @@
-//! stub
-use std::path::Path;
-use std::sync::Arc;
+//! The server's disk: one SQLite file, and the only SQL of the project. It stores what waits for absent users, who was ever here, and
+//! the floor under all future seqs; it must not know sockets, sessions, windows, or the time. `schema.sql` says what a person finds
+//! in the file. Read <https://sqlite.org/wal.html> first, then ARCHITECTURE.md on who calls this.
+//!
+//! One connection writes (a save is one transaction, durable when `Ok` comes back), a few others read (`readers.rs`). What an error
+//! means and who is at fault is in `error.rs`; a message that the database refuses for its content goes to `set_aside.rs`.
 
-/// Our disk. Nothing accepted is dropped for one of these: keep, report, try again.
-#[derive(Debug, thiserror::Error)]
-pub enum StorageError {
-    /// The database is of a newer version of this program.
-    #[error("the database {path} has schema {found}; this program knows schemas up to {known}: use the newer chatserver that wrote it")]
-    Newer {
-        /// The database file.
-        path: String,
-        /// Its `user_version`.
-        found: i64,
-        /// Ours.
-        known: i64,
-    },
-    /// SQLite's own words.
-    #[error("{0}")]
-    Sqlite(#[from] rusqlite::Error),
-}
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+
+mod error;
+mod messages;
+mod migrations;
+mod readers;
+mod set_aside;
+#[cfg(test)]
+mod tests;
+mod users;
+
+pub use error::StorageError;
+pub use users::{UserLine, users};
+
+use readers::Readers;
+
+/// File name in the data directory.
+pub const DATABASE: &str = "chatserver.db";
+
+/// How long one call waits for another program's lock before it fails, to be tried again: short, since it also delays a stop.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Page cache of the writing connection, KiB. Saves touch the end of the file and one index page for each recipient.
+const CACHE_KIB: i64 = 8 * 1024;
+
+/// Size to which the write-ahead log is cut when it starts over, bytes. A large save may take it higher for a while.
+const LOG_BYTES: i64 = 16 * 1024 * 1024;
+
+/// Pages in the write-ahead log from which a commit also moves them into the database file: 4 MiB.
+const CHECKPOINT_PAGES: i64 = 1000;
 
 /// The database of one server. Safe from any thread; every call may wait for the disk, so none is made with a lock held.
-pub struct Storage {}
+pub struct Storage {
+    dir: PathBuf,
+    // lock: storage.connection, taken with no other lock held; held for a whole transaction, its disk waits included
+    connection: Mutex<Connection>,
+    readers: Readers,
+    used: AtomicU64,
+}
 
 /// What waits for one user.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,7 +61,7 @@ pub struct Backlog {
     pub messages: u64,
     /// Bytes of their texts.
     pub bytes: u64,
-    /// The highest `seq` on disk, 0 = none.
+    /// The highest `seq` on disk, 0 = none. Each user has an own series: 0 also where it is all users together.
     pub last_seq: u64,
 }
 
@@ -112,49 +143,165 @@ pub struct Expired {
 }
 
 impl Storage {
-    /// Opens or creates `dir/chatserver.db`, migrating it.
-    pub fn open(_dir: &Path) -> Result<Storage, StorageError> {
-        todo!()
+    /// Opens or creates `dir/chatserver.db` (0600, as will be what SQLite puts beside it), migrating it. `dir` must exist.
+    ///
+    /// # Errors
+    /// `Newer` if another version's; else the disk's. A start that fails here has changed nothing.
+    pub fn open(dir: &Path) -> Result<Storage, StorageError> {
+        let path = dir.join(DATABASE);
+        create_private(dir, &path).map_err(|error| StorageError::file(&path, error))?;
+        let mut connection = Connection::open_with_flags(
+            &path,
+            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+        )?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        migrations::version(&connection, &path)?;
+        configure(&connection, &path)?;
+        migrations::migrate(&mut connection, &path)?;
+        let used = AtomicU64::new(used_bytes(&connection)?);
+        Ok(Storage {
+            dir: dir.to_owned(),
+            connection: Mutex::new(connection),
+            readers: Readers::new(path),
+            used,
+        })
     }
+
     /// The stored floor: every new seq must be above it.
     pub fn seq_floor(&self) -> Result<u64, StorageError> {
-        todo!()
+        self.readers.read(users::seq_floor)
     }
-    /// What waits for `recipient`.
-    pub fn backlog(&self, _recipient: &str) -> Result<Backlog, StorageError> {
-        todo!()
+
+    /// What waits for `recipient`. The cost does not depend on how much that is.
+    pub fn backlog(&self, recipient: &str) -> Result<Backlog, StorageError> {
+        self.readers
+            .read(|connection| messages::backlog(connection, recipient))
     }
-    /// What waits for everybody.
+
+    /// What waits for everybody. The cost grows with the users for whom something waits, not with the messages.
     pub fn total(&self) -> Result<Backlog, StorageError> {
-        todo!()
+        self.readers.read(messages::total)
     }
-    /// Rows of `recipient` with `after < seq <= upto`, in order, at most `max_rows`, and not more than about `max_bytes` of text (at least one row).
+
+    /// Rows of `recipient` with `after < seq <= upto`, in order, at most `max_rows`, and at most `max_bytes` of text (at least one row).
     /// The flag says that there are no more in that range.
-    pub fn read(&self, _recipient: &str, _after: u64, _upto: u64, _max_rows: usize, _max_bytes: usize) -> Result<(Vec<Row>, bool), StorageError> {
-        todo!()
+    pub fn read(
+        &self,
+        recipient: &str,
+        after: u64,
+        upto: u64,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<(Vec<Row>, bool), StorageError> {
+        self.readers.read(|connection| {
+            messages::read(connection, recipient, after, upto, max_rows, max_bytes)
+        })
     }
+
     /// One transaction; after `Ok` it survives power loss.
-    pub fn save(&self, _batch: &Batch) -> Result<Saved, StorageError> {
-        todo!()
+    ///
+    /// # Errors
+    /// Nothing of the batch is in the database (nor, after a retry, anything of it twice): keep it and give it again, later.
+    pub fn save(&self, batch: &Batch) -> Result<Saved, StorageError> {
+        let mut connection = self.connection.lock();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let refused = messages::insert(&transaction, &batch.inserts)?;
+        let deleted = messages::delete(&transaction, &batch.deletes)?;
+        users::seen(&transaction, &batch.seen)?;
+        if let Some(floor) = batch.seq_floor {
+            users::raise_seq_floor(&transaction, floor)?;
+        }
+        let aside = set_aside::append(&self.dir, batch, &refused)?;
+        self.commit(transaction).inspect_err(|_| aside.undo())?;
+        drop(connection);
+        set_aside::report(batch, &refused);
+        Ok(Saved {
+            set_aside: refused.iter().map(|refused| refused.index).collect(),
+            deleted,
+        })
     }
-    /// Removes at most `max_rows` rows accepted before `before` (Unix ms).
-    pub fn expire(&self, _before: i64, _max_rows: usize) -> Result<Vec<Expired>, StorageError> {
-        todo!()
+
+    /// Removes at most `max_rows` rows accepted before `before` (Unix ms), the oldest first.
+    pub fn expire(&self, before: i64, max_rows: usize) -> Result<Vec<Expired>, StorageError> {
+        let mut connection = self.connection.lock();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let expired = messages::expire(&transaction, before, max_rows)?;
+        self.commit(transaction)?;
+        Ok(expired)
     }
+
     /// Acceptance time of the oldest row, Unix ms.
     pub fn oldest_at(&self) -> Result<Option<i64>, StorageError> {
-        todo!()
+        self.readers.read(messages::oldest_at)
     }
-    /// Bytes in use in the database file (free pages not counted), as of the last save.
+
+    /// Bytes in use in the database file (free pages not counted), as of the last save. Never waits.
     pub fn used_bytes(&self) -> u64 {
-        todo!()
+        self.used.load(Ordering::Relaxed)
     }
-    /// Moves the write-ahead log into the database file while nobody is in a hurry.
+
+    /// Moves the write-ahead log into the database file while nobody is in a hurry. What readers still need stays for the next time.
     pub fn checkpoint(&self) -> Result<(), StorageError> {
-        todo!()
+        Ok(checkpoint(&self.connection.lock(), "PASSIVE")?)
     }
-    /// Checkpoint with truncation, then close.
+
+    /// Checkpoint with truncation, then close: what is left is one file. Without it nothing is lost either, the next open recovers.
     pub fn close(self) -> Result<(), StorageError> {
-        todo!()
+        drop(self.readers);
+        let connection = self.connection.into_inner();
+        checkpoint(&connection, "TRUNCATE")?;
+        Ok(connection.close().map_err(|(_, error)| error)?)
     }
+
+    // A commit that fails has not happened: SQLite shows a transaction to nobody before its write-ahead log is synced.
+    fn commit(&self, transaction: Transaction) -> Result<(), StorageError> {
+        let used = used_bytes(&transaction)?;
+        transaction.commit()?;
+        self.used.store(used, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// Creates the file, for its owner only, where there is none. One that exists is not touched: to close any descriptor of it would
+/// take away the locks that SQLite holds on it in this process.
+fn create_private(dir: &Path, path: &Path) -> io::Result<()> {
+    match OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+    {
+        Ok(_) => File::open(dir)?.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+// Not `temp_store = MEMORY`: each counting trigger would cost 4 µs more, and a delete of a large backlog its size in memory.
+fn configure(connection: &Connection, path: &Path) -> Result<(), StorageError> {
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" {
+        let reason = io::Error::other(
+            "no write-ahead log is possible here: the data directory must be on a local disk",
+        );
+        return Err(StorageError::file(path, reason));
+    }
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES)?;
+    Ok(())
+}
+
+fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
+    let pages = "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size";
+    connection
+        .prepare_cached(pages)?
+        .query_row([], |row| messages::count(row, 0))
+}
+
+fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<()> {
+    connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
 }

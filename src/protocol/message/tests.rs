@@ -22,10 +22,7 @@ fn field_numbers(mut plain: &[u8]) -> Vec<u32> {
 }
 
 /// `Noted` and prost judge these bytes alike, but for required fields; and `exact` means what it says.
-fn check_agreement<M: ProstMessage + Default + PartialEq>(
-    plain: &[u8],
-    required: u32,
-) -> Result<(), TestCaseError> {
+fn check_agreement<M: ProstMessage + Default + PartialEq>(plain: &[u8], required: u32) -> Result<(), TestCaseError> {
     let mut noted = Noted::<M>::default();
     let ours = noted.read(plain, required);
     let Ok(theirs) = M::decode(plain) else {
@@ -43,12 +40,7 @@ fn check_agreement<M: ProstMessage + Default + PartialEq>(
     let canonical = theirs.encode_to_vec();
     prop_assert_eq!(message.encode_to_vec(), &canonical[..]);
     let once_each = numbers.iter().copied().eq(1..=required);
-    prop_assert_eq!(
-        exact,
-        once_each && canonical.len() == plain.len(),
-        "{:x?}",
-        plain
-    );
+    prop_assert_eq!(exact, once_each && canonical.len() == plain.len(), "{:x?}", plain);
     Ok(())
 }
 
@@ -100,47 +92,35 @@ fn field(number: u8, wire_type: u8, (varint, text, fixed): &Value) -> Vec<u8> {
 
 /// Any small number, any wire type, mostly well-formed.
 fn any_field() -> impl Strategy<Value = Vec<u8>> {
-    (0_u8..16, 0_u8..8, any_value())
-        .prop_map(|(number, wire_type, value)| field(number, wire_type, &value))
+    (0_u8..16, 0_u8..8, any_value()).prop_map(|(number, wire_type, value)| field(number, wire_type, &value))
 }
 
 /// The required fields of one of the messages, in order, with values of their types.
 fn right_fields() -> impl Strategy<Value = Vec<Vec<u8>>> {
     const WIRE_TYPES: [&[u8]; 4] = [&[2, 5, 0], &[0, 2, 0], &[0, 0], &[2, 2, 2, 0]];
-    (
-        proptest::sample::select(&WIRE_TYPES[..]),
-        vec(any_value(), 4),
-    )
-        .prop_map(|(wire_types, values)| {
-            (1..)
-                .zip(wire_types)
-                .zip(&values)
-                .map(|((number, wire_type), value)| field(number, *wire_type, value))
-                .collect()
-        })
+    (proptest::sample::select(&WIRE_TYPES[..]), vec(any_value(), 4)).prop_map(|(wire_types, values)| {
+        (1..)
+            .zip(wire_types)
+            .zip(&values)
+            .map(|((number, wire_type), value)| field(number, *wire_type, value))
+            .collect()
+    })
 }
 
 /// A message, and what can be done to it field by field.
 fn nearly_right() -> impl Strategy<Value = Vec<u8>> {
-    (
-        right_fields(),
-        any_field(),
-        any::<Index>(),
-        any::<Index>(),
-        0..8,
-    )
-        .prop_map(|(mut fields, other, a, b, change)| {
-            let (a, b) = (a.index(fields.len()), b.index(fields.len()));
-            match change {
-                0 => drop(fields.remove(a)),
-                1 => fields.push(fields[a].clone()),
-                2 => fields.swap(a, b),
-                3 => fields.insert(a, other),
-                4 => fields.push(other),
-                _ => {}
-            }
-            fields.concat()
-        })
+    (right_fields(), any_field(), any::<Index>(), any::<Index>(), 0..8).prop_map(|(mut fields, other, a, b, change)| {
+        let (a, b) = (a.index(fields.len()), b.index(fields.len()));
+        match change {
+            0 => drop(fields.remove(a)),
+            1 => fields.push(fields[a].clone()),
+            2 => fields.swap(a, b),
+            3 => fields.insert(a, other),
+            4 => fields.push(other),
+            _ => {}
+        }
+        fields.concat()
+    })
 }
 
 proptest! {
@@ -187,52 +167,26 @@ proptest! {
 
 #[test]
 fn the_last_of_a_repeated_field_counts() {
-    let received = packet(
-        5,
-        b"\x0a\x01A\x12\x01B\x1a\x05first\x20\x01\x1a\x04last\x0a\x01C\x20\x02",
-    );
+    let received = packet(5, b"\x0a\x01A\x12\x01B\x1a\x05first\x20\x01\x1a\x04last\x0a\x01C\x20\x02");
     let frame = Frame::parse(&received, MAX).unwrap().unwrap();
     let mut decoder = Decoder::default();
-    let message = Message::Chat(Chat {
-        from: "C",
-        to: "B",
-        text: "last",
-        time: 2,
-    });
-    assert_eq!(
-        decoder.decode(&cipher(), frame),
-        Ok(Decoded {
-            message,
-            exact: false
-        })
-    );
+    let message = Message::Chat(Chat { from: "C", to: "B", text: "last", time: 2 });
+    assert_eq!(decoder.decode(&cipher(), frame), Ok(Decoded { message, exact: false }));
 }
 
 #[test]
 fn numbers_in_a_longer_form_are_read_but_not_exact() {
     let cases: [&[u8]; 3] = [
-        b"\x0a\x01A\x12\x01B\x1a\x02hi\x20\x81\x00", // the time
-        b"\x0a\x81\x00A\x12\x01B\x1a\x02hi\x20\x01", // a length
+        b"\x0a\x01A\x12\x01B\x1a\x02hi\x20\x81\x00",     // the time
+        b"\x0a\x81\x00A\x12\x01B\x1a\x02hi\x20\x01",     // a length
         b"\x8a\x80\x00\x01A\x12\x01B\x1a\x02hi\x20\x01", // a field's key
     ];
     let mut decoder = Decoder::default();
     for plain in cases {
         let received = packet(5, plain);
         let frame = Frame::parse(&received, MAX).unwrap().unwrap();
-        let message = Message::Chat(Chat {
-            from: "A",
-            to: "B",
-            text: "hi",
-            time: 1,
-        });
-        assert_eq!(
-            decoder.decode(&cipher(), frame),
-            Ok(Decoded {
-                message,
-                exact: false
-            }),
-            "{plain:x?}"
-        );
+        let message = Message::Chat(Chat { from: "A", to: "B", text: "hi", time: 1 });
+        assert_eq!(decoder.decode(&cipher(), frame), Ok(Decoded { message, exact: false }), "{plain:x?}");
     }
 }
 
@@ -245,14 +199,7 @@ fn nested_groups(depth: usize, inside: &[u8]) -> Vec<u8> {
 fn agrees_with_prost_on_how_deep_groups_may_nest() {
     let chat = b"\x0a\x01A\x12\x01B\x1a\x02hi\x20\x01";
     for depth in [1, 2, 50, 98, 99, 100, 101, 102, 200] {
-        for inside in [
-            &b""[..],
-            b"\x08\x01",
-            b"\x0a\x02hi",
-            b"\x7c",
-            b"\x74",
-            b"\x08",
-        ] {
+        for inside in [&b""[..], b"\x08\x01", b"\x0a\x02hi", b"\x7c", b"\x74", b"\x08"] {
             let plain = [&chat[..], &nested_groups(depth, inside)].concat();
             check_agreement::<pb::PbC2cTextChat>(&plain, 4).unwrap();
         }
@@ -275,57 +222,28 @@ fn nested_groups_do_not_overflow_a_small_stack() {
         for (received, expected) in &cases {
             let frame = Frame::parse(received, MAX).unwrap().unwrap();
             let mut decoder = Decoder::default();
-            assert_eq!(
-                decoder
-                    .decode(&cipher(), frame)
-                    .map(|decoded| decoded.exact),
-                *expected
-            );
+            assert_eq!(decoder.decode(&cipher(), frame).map(|decoded| decoded.exact), *expected);
         }
     };
-    thread::Builder::new()
-        .stack_size(64 * 1024)
-        .spawn(run)
-        .unwrap()
-        .join()
-        .unwrap();
+    thread::Builder::new().stack_size(64 * 1024).spawn(run).unwrap().join().unwrap();
 }
 
 #[test]
 fn shrinking_gives_back_what_a_long_message_took() {
     let text = "x".repeat(50_000);
-    let received = encoded(&Message::Chat(Chat {
-        from: "A",
-        to: "B",
-        text: &text,
-        time: 1,
-    }));
+    let received = encoded(&Message::Chat(Chat { from: "A", to: "B", text: &text, time: 1 }));
     let frame = Frame::parse(&received, MAX).unwrap().unwrap();
     let mut decoder = Decoder::default();
     decoder.decode(&cipher(), frame).unwrap();
     decoder.shrink_above(60_000);
-    assert!(
-        decoder.plain.capacity() >= 50_000 && decoder.chat.message.text_msg.capacity() >= 50_000
-    );
+    assert!(decoder.plain.capacity() >= 50_000 && decoder.chat.message.text_msg.capacity() >= 50_000);
     decoder.shrink_above(4096);
-    assert_eq!(
-        (
-            decoder.plain.capacity(),
-            decoder.chat.message.text_msg.capacity()
-        ),
-        (0, 0)
-    );
+    assert_eq!((decoder.plain.capacity(), decoder.chat.message.text_msg.capacity()), (0, 0));
 }
 
 #[test]
 fn types_have_their_numbers_and_names() {
-    let names = [
-        "PK_ClientLogin",
-        "PK_ServerAcceptLogin",
-        "PK_ClientLogout",
-        "PK_ClientPing",
-        "PK_C2CTextChat",
-    ];
+    let names = ["PK_ClientLogin", "PK_ServerAcceptLogin", "PK_ClientLogout", "PK_ClientPing", "PK_C2CTextChat"];
     for (kind, name) in (1..).zip(names) {
         let parsed = PacketType::parse(kind).unwrap();
         assert_eq!((parsed as u32, parsed.name()), (kind, name));

@@ -26,9 +26,7 @@ struct Vector {
 }
 
 fn data(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/data")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
 fn known_answers() -> KnownAnswers {
@@ -37,10 +35,7 @@ fn known_answers() -> KnownAnswers {
 
 fn unhex(hex: &str) -> Vec<u8> {
     assert!(hex.len().is_multiple_of(2));
-    (0..hex.len())
-        .step_by(2)
-        .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
-        .collect()
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
 impl Vector {
@@ -57,37 +52,16 @@ impl Vector {
         match self.r#type {
             1 => {
                 let version = self.fields["version"].as_f64().unwrap() as f32;
-                Message::ClientLogin {
-                    name: self.text("uuid"),
-                    version,
-                    time,
-                }
+                Message::ClientLogin { name: self.text("uuid"), version, time }
             }
-            2 => Message::ServerAcceptLogin(LoginAnswer {
-                login: self.flag("login"),
-                tips: self.text("tips_msg"),
-                time,
-            }),
-            3 => Message::ClientLogout {
-                logout: self.flag("logout"),
-                time,
-            },
-            4 => Message::ClientPing {
-                ping: self.flag("ping"),
-                time,
-            },
+            2 => {
+                Message::ServerAcceptLogin(LoginAnswer { login: self.flag("login"), tips: self.text("tips_msg"), time })
+            }
+            3 => Message::ClientLogout { logout: self.flag("logout"), time },
+            4 => Message::ClientPing { ping: self.flag("ping"), time },
             5 => {
-                let (from, to, text) = (
-                    self.text("from_uuid"),
-                    self.text("to_uuid"),
-                    self.text("text_msg"),
-                );
-                Message::Chat(Chat {
-                    from,
-                    to,
-                    text,
-                    time,
-                })
+                let (from, to, text) = (self.text("from_uuid"), self.text("to_uuid"), self.text("text_msg"));
+                Message::Chat(Chat { from, to, text, time })
             }
             other => panic!("a vector of type {other}"),
         }
@@ -105,28 +79,10 @@ fn every_known_packet_is_decoded() {
         assert_eq!(packet.len(), vector.packet_len, "{}", vector.name);
         let frame = Frame::parse(&packet, MAX).unwrap().unwrap();
         assert_eq!(frame.kind, vector.r#type, "{}", vector.name);
-        assert_eq!(
-            frame.body(),
-            unhex(&vector.encrypted_body_hex),
-            "{}",
-            vector.name
-        );
-        assert_eq!(
-            cipher.open(frame.body(), &mut scratch).unwrap(),
-            unhex(&vector.protobuf_hex),
-            "{}",
-            vector.name
-        );
+        assert_eq!(frame.body(), unhex(&vector.encrypted_body_hex), "{}", vector.name);
+        assert_eq!(cipher.open(frame.body(), &mut scratch).unwrap(), unhex(&vector.protobuf_hex), "{}", vector.name);
         let decoded = decoder.decode(&cipher, frame).unwrap();
-        assert_eq!(
-            decoded,
-            Decoded {
-                message: vector.message(),
-                exact: true
-            },
-            "{}",
-            vector.name
-        );
+        assert_eq!(decoded, Decoded { message: vector.message(), exact: true }, "{}", vector.name);
     }
 }
 

@@ -8,26 +8,11 @@ type Field = &'static [u8];
 
 /// For each type, its required fields in order, and for each of them the wire type that it has.
 const MESSAGES: [(u32, &[(Field, u8)]); 5] = [
-    (
-        1,
-        &[
-            (b"\x0a\x01A", 2),
-            (b"\x15\xc3\xf5\x48\x40", 5),
-            (b"\x18\x01", 0),
-        ],
-    ),
+    (1, &[(b"\x0a\x01A", 2), (b"\x15\xc3\xf5\x48\x40", 5), (b"\x18\x01", 0)]),
     (2, &[(b"\x08\x01", 0), (b"\x12\x02ok", 2), (b"\x18\x01", 0)]),
     (3, &[(b"\x08\x01", 0), (b"\x10\x01", 0)]),
     (4, &[(b"\x08\x01", 0), (b"\x10\x01", 0)]),
-    (
-        5,
-        &[
-            (b"\x0a\x01A", 2),
-            (b"\x12\x01B", 2),
-            (b"\x1a\x02hi", 2),
-            (b"\x20\x01", 0),
-        ],
-    ),
+    (5, &[(b"\x0a\x01A", 2), (b"\x12\x01B", 2), (b"\x1a\x02hi", 2), (b"\x20\x01", 0)]),
 ];
 
 /// A well-formed value of each wire type; field number and wire type go before it.
@@ -40,10 +25,7 @@ const VALUES: [(u8, &[u8]); 5] = [
 ];
 
 fn value(number: u8, wire_type: u8) -> Vec<u8> {
-    let (_, value) = VALUES
-        .iter()
-        .find(|(known, _)| *known == wire_type)
-        .unwrap();
+    let (_, value) = VALUES.iter().find(|(known, _)| *known == wire_type).unwrap();
     let mut bytes = vec![number << 3 | wire_type];
     bytes.extend_from_slice(value);
     if wire_type == 3 {
@@ -53,19 +35,14 @@ fn value(number: u8, wire_type: u8) -> Vec<u8> {
 }
 
 fn plain(fields: &[(Field, u8)]) -> Vec<u8> {
-    fields
-        .iter()
-        .flat_map(|(bytes, _)| bytes.iter().copied())
-        .collect()
+    fields.iter().flat_map(|(bytes, _)| bytes.iter().copied()).collect()
 }
 
 /// What becomes of a whole packet; of a good one, whether it is exact.
 fn outcome(packet: &[u8]) -> Result<bool, ProtocolError> {
     let frame = Frame::parse(packet, MAX)?.expect("a whole packet");
     assert_eq!(frame.packet.len(), packet.len());
-    Decoder::default()
-        .decode(&cipher(), frame)
-        .map(|decoded| decoded.exact)
+    Decoder::default().decode(&cipher(), frame).map(|decoded| decoded.exact)
 }
 
 /// A packet whose body decrypts to exactly these blocks, padding included.
@@ -73,31 +50,21 @@ fn unpadded(kind: u32, blocks: &[u8]) -> Vec<u8> {
     assert!(blocks.len().is_multiple_of(16));
     let padded = packet(kind, blocks);
     let mut packet = Vec::new();
-    Frame::write(kind, &mut packet, |out| {
-        out.extend_from_slice(&padded[HEADER_BYTES..HEADER_BYTES + blocks.len()])
-    });
+    Frame::write(kind, &mut packet, |out| out.extend_from_slice(&padded[HEADER_BYTES..HEADER_BYTES + blocks.len()]));
     packet
 }
 
 #[test]
 fn the_table_itself_is_sound() {
     for (kind, fields) in MESSAGES {
-        assert_eq!(
-            outcome(&packet(kind, &plain(fields))),
-            Ok(true),
-            "type {kind}"
-        );
+        assert_eq!(outcome(&packet(kind, &plain(fields))), Ok(true), "type {kind}");
     }
 }
 
 #[test]
 fn every_missing_field_is_noticed() {
     for (kind, fields) in MESSAGES {
-        assert_eq!(
-            outcome(&packet(kind, b"")),
-            Err(BadBody),
-            "type {kind} without any field"
-        );
+        assert_eq!(outcome(&packet(kind, b"")), Err(BadBody), "type {kind} without any field");
         for missing in 0..fields.len() {
             let mut rest = fields.to_vec();
             rest.remove(missing);
@@ -142,11 +109,7 @@ fn every_truncation_of_a_message_is_refused() {
     for (kind, fields) in MESSAGES {
         let whole = plain(fields);
         for end in 0..whole.len() {
-            assert_eq!(
-                outcome(&packet(kind, &whole[..end])),
-                Err(BadBody),
-                "type {kind} after {end} bytes"
-            );
+            assert_eq!(outcome(&packet(kind, &whole[..end])), Err(BadBody), "type {kind} after {end} bytes");
         }
     }
 }
@@ -161,31 +124,15 @@ fn fields_that_are_unknown_or_repeated_are_legal_but_not_exact() {
             let before = [&unknown[..], &whole].concat();
             let after = [&whole[..], &unknown].concat();
             for bytes in [before, after] {
-                assert_eq!(
-                    outcome(&packet(kind, &bytes)),
-                    Ok(false),
-                    "type {kind} wire type {wire_type}"
-                );
+                assert_eq!(outcome(&packet(kind, &bytes)), Ok(false), "type {kind} wire type {wire_type}");
             }
         }
         for (field, _) in fields {
             let twice = [&whole[..], field].concat();
-            assert_eq!(
-                outcome(&packet(kind, &twice)),
-                Ok(false),
-                "type {kind} with {field:?} twice"
-            );
+            assert_eq!(outcome(&packet(kind, &twice)), Ok(false), "type {kind} with {field:?} twice");
         }
-        let reversed: Vec<u8> = fields
-            .iter()
-            .rev()
-            .flat_map(|(bytes, _)| bytes.iter().copied())
-            .collect();
-        assert_eq!(
-            outcome(&packet(kind, &reversed)),
-            Ok(false),
-            "type {kind} in reverse"
-        );
+        let reversed: Vec<u8> = fields.iter().rev().flat_map(|(bytes, _)| bytes.iter().copied()).collect();
+        assert_eq!(outcome(&packet(kind, &reversed)), Ok(false), "type {kind} in reverse");
     }
 }
 
@@ -198,33 +145,15 @@ fn broken_protobuf_is_refused() {
         ("wire type 6", b"\x7e\x01"),
         ("wire type 7", b"\x7f\x01"),
         ("key above 32 bits", b"\x80\x80\x80\x80\x10\x01"),
-        (
-            "key of 11 bytes",
-            b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01\x01",
-        ),
+        ("key of 11 bytes", b"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01\x01"),
         ("key cut off", b"\x80"),
-        (
-            "varint of 11 bytes",
-            b"\x20\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01",
-        ),
-        (
-            "varint above 64 bits",
-            b"\x20\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02",
-        ),
-        (
-            "unknown varint of 11 bytes",
-            b"\x78\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01",
-        ),
+        ("varint of 11 bytes", b"\x20\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"),
+        ("varint above 64 bits", b"\x20\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"),
+        ("unknown varint of 11 bytes", b"\x78\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"),
         ("string longer than the message", b"\x1a\x05hi"),
-        (
-            "string of 2^63 bytes",
-            b"\x1a\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01",
-        ),
+        ("string of 2^63 bytes", b"\x1a\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"),
         ("unknown field longer than the message", b"\x7a\x05hi"),
-        (
-            "unknown field of 2^64-1 bytes",
-            b"\x7a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
-        ),
+        ("unknown field of 2^64-1 bytes", b"\x7a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
         ("end of a group that never began", b"\x7c"),
         ("group that never ends", b"\x7b\x08\x01"),
         ("group that ends as another", b"\x7b\x74"),
@@ -249,29 +178,15 @@ fn invalid_utf8_is_refused_in_every_string() {
         b"\xe4\xbd\xa0\xe5\xa5", // good, then cut off
     ];
     for (kind, fields) in MESSAGES {
-        for (index, _) in fields
-            .iter()
-            .enumerate()
-            .filter(|(_, (_, wire_type))| *wire_type == 2)
-        {
+        for (index, _) in fields.iter().enumerate().filter(|(_, (_, wire_type))| *wire_type == 2) {
             for text in invalid {
                 let mut bytes = plain(fields);
                 bytes.extend_from_slice(&[(index as u8 + 1) << 3 | 2, text.len() as u8]);
                 bytes.extend_from_slice(text);
-                assert_eq!(
-                    outcome(&packet(kind, &bytes)),
-                    Err(BadBody),
-                    "type {kind} field {} {text:x?}",
-                    index + 1
-                );
+                assert_eq!(outcome(&packet(kind, &bytes)), Err(BadBody), "type {kind} field {} {text:x?}", index + 1);
                 // The last of a repeated field counts, but each must be valid.
                 bytes.extend_from_slice(fields[index].0);
-                assert_eq!(
-                    outcome(&packet(kind, &bytes)),
-                    Err(BadBody),
-                    "type {kind} field {} {text:x?}",
-                    index + 1
-                );
+                assert_eq!(outcome(&packet(kind, &bytes)), Err(BadBody), "type {kind} field {} {text:x?}", index + 1);
             }
         }
     }
@@ -295,17 +210,10 @@ fn bad_padding_is_refused_around_a_good_message() {
         (b"\xff\xff", Err(BadBody)),
     ];
     for (end, expected) in ends {
-        assert_eq!(
-            outcome(&unpadded(5, &[message, end].concat())),
-            expected,
-            "{end:x?}"
-        );
+        assert_eq!(outcome(&unpadded(5, &[message, end].concat())), expected, "{end:x?}");
     }
     // Padding of one byte only, so that one byte of it is left in the message: a key without a value.
-    assert_eq!(
-        outcome(&unpadded(5, &[&message[..], b"\x78\x01"].concat())),
-        Err(BadBody)
-    );
+    assert_eq!(outcome(&unpadded(5, &[&message[..], b"\x78\x01"].concat())), Err(BadBody));
     // Nothing but padding.
     assert_eq!(outcome(&unpadded(5, &[16; 16])), Err(BadBody));
 }
@@ -316,11 +224,7 @@ fn another_key_is_a_bad_body() {
     for (kind, fields) in MESSAGES {
         let packet = packet(kind, &plain(fields));
         let frame = Frame::parse(&packet, MAX).unwrap().unwrap();
-        assert_eq!(
-            Decoder::default().decode(&other, frame),
-            Err(BadBody),
-            "type {kind}"
-        );
+        assert_eq!(Decoder::default().decode(&other, frame), Err(BadBody), "type {kind}");
     }
 }
 
@@ -328,10 +232,7 @@ fn another_key_is_a_bad_body() {
 fn every_type_that_level_1_does_not_have_is_unknown() {
     let reserved = 6..=21;
     let level_2 = 101..=104;
-    for kind in reserved
-        .chain(level_2)
-        .chain([0, 22, 100, 105, 0x0100_0000, u32::MAX])
-    {
+    for kind in reserved.chain(level_2).chain([0, 22, 100, 105, 0x0100_0000, u32::MAX]) {
         assert_eq!(outcome(&packet(kind, b"")), Err(UnknownType { kind }));
     }
 }
@@ -340,16 +241,10 @@ fn every_type_that_level_1_does_not_have_is_unknown() {
 fn a_message_is_not_read_as_another() {
     for (sent, fields) in MESSAGES {
         for (taken, others) in MESSAGES {
-            let same_shape = fields
-                .iter()
-                .map(|(_, wire_type)| wire_type)
-                .eq(others.iter().map(|(_, wire_type)| wire_type));
+            let same_shape =
+                fields.iter().map(|(_, wire_type)| wire_type).eq(others.iter().map(|(_, wire_type)| wire_type));
             let expected = if same_shape { Ok(true) } else { Err(BadBody) };
-            assert_eq!(
-                outcome(&packet(taken, &plain(fields))),
-                expected,
-                "type {sent} as type {taken}"
-            );
+            assert_eq!(outcome(&packet(taken, &plain(fields))), expected, "type {sent} as type {taken}");
         }
     }
 }
@@ -364,19 +259,8 @@ fn what_an_error_leaves_behind_does_not_show_in_the_next_message() {
     let missing = packet(5, b"\x0a\x01A\x20\x01");
     let frame = Frame::parse(&missing, MAX).unwrap().unwrap();
     assert_eq!(decoder.decode(&cipher, frame), Err(BadBody));
-    let empty = Message::Chat(Chat {
-        from: "",
-        to: "",
-        text: "",
-        time: 0,
-    });
+    let empty = Message::Chat(Chat { from: "", to: "", text: "", time: 0 });
     let good = encoded(&empty);
     let frame = Frame::parse(&good, MAX).unwrap().unwrap();
-    assert_eq!(
-        decoder.decode(&cipher, frame),
-        Ok(Decoded {
-            message: empty,
-            exact: true
-        })
-    );
+    assert_eq!(decoder.decode(&cipher, frame), Ok(Decoded { message: empty, exact: true }));
 }

@@ -18,30 +18,13 @@ enum Owned {
 impl Owned {
     fn message(&self) -> Message<'_> {
         match self {
-            Owned::Login(name, version, time) => Message::ClientLogin {
-                name,
-                version: *version,
-                time: *time,
-            },
-            Owned::Answer(login, tips, time) => Message::ServerAcceptLogin(LoginAnswer {
-                login: *login,
-                tips,
-                time: *time,
-            }),
-            Owned::Logout(logout, time) => Message::ClientLogout {
-                logout: *logout,
-                time: *time,
-            },
-            Owned::Ping(ping, time) => Message::ClientPing {
-                ping: *ping,
-                time: *time,
-            },
-            Owned::Chat(from, to, text, time) => Message::Chat(Chat {
-                from,
-                to,
-                text,
-                time: *time,
-            }),
+            Owned::Login(name, version, time) => Message::ClientLogin { name, version: *version, time: *time },
+            Owned::Answer(login, tips, time) => {
+                Message::ServerAcceptLogin(LoginAnswer { login: *login, tips, time: *time })
+            }
+            Owned::Logout(logout, time) => Message::ClientLogout { logout: *logout, time: *time },
+            Owned::Ping(ping, time) => Message::ClientPing { ping: *ping, time: *time },
+            Owned::Chat(from, to, text, time) => Message::Chat(Chat { from, to, text, time: *time }),
         }
     }
 }
@@ -67,14 +50,11 @@ fn stream(messages: &[Owned]) -> Vec<u8> {
 
 /// Any bytes, half of them with a plausible header, so that the body is reached.
 fn hostile() -> impl Strategy<Value = Vec<u8>> {
-    let with_header =
-        (0_u32..8, 1_usize..6, vec(any::<u8>(), 96)).prop_map(|(kind, blocks, bytes)| {
-            let mut packet = Vec::new();
-            Frame::write(kind, &mut packet, |out| {
-                out.extend_from_slice(&bytes[..blocks * 16])
-            });
-            packet
-        });
+    let with_header = (0_u32..8, 1_usize..6, vec(any::<u8>(), 96)).prop_map(|(kind, blocks, bytes)| {
+        let mut packet = Vec::new();
+        Frame::write(kind, &mut packet, |out| out.extend_from_slice(&bytes[..blocks * 16]));
+        packet
+    });
     prop_oneof![vec(any::<u8>(), 0..200), with_header]
 }
 

@@ -1,0 +1,97 @@
+//! What the timer has to look at, and when: the mailboxes with something unsaved, unacknowledged or to be deleted. A list, not a scan;
+//! while it is empty the timer sleeps.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::mailbox::Mailbox;
+use crate::clock::Clock;
+
+/// Safe from any thread.
+#[derive(Default)]
+pub struct Agenda {
+    state: Mutex<State>, // lock: mailbox → agenda; a leaf
+    woken: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    mailboxes: Vec<Arc<Mailbox>>,
+    /// When the earliest of them wants to be looked at, on the monotonic clock.
+    due_at_ms: Option<u64>,
+    urgent: bool,
+    stopping: bool,
+}
+
+/// Why the timer woke up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wake {
+    /// The time has come, or something is on the agenda that was not.
+    Look,
+    /// Memory fills, or a sender waits: at once.
+    Urgent,
+    /// The server stops.
+    Stop,
+}
+
+impl Agenda {
+    /// Puts a mailbox on the list; it is to be looked at by `due_at_ms`.
+    pub fn add(&self, mailbox: Arc<Mailbox>, due_at_ms: u64) {
+        let mut state = self.state.lock();
+        state.mailboxes.push(mailbox);
+        if state.due_at_ms.is_none_or(|due| due_at_ms < due) {
+            state.due_at_ms = Some(due_at_ms);
+            drop(state);
+            self.woken.notify_one();
+        }
+    }
+
+    /// Takes the whole list.
+    pub fn take(&self) -> Vec<Arc<Mailbox>> {
+        let mut state = self.state.lock();
+        state.due_at_ms = None;
+        state.urgent = false;
+        std::mem::take(&mut state.mailboxes)
+    }
+
+    /// Has the timer look at once.
+    pub fn hurry(&self) {
+        let mut state = self.state.lock();
+        if !state.urgent {
+            state.urgent = true;
+            drop(state);
+            self.woken.notify_one();
+        }
+    }
+
+    /// Has the timer look a last time and end.
+    pub fn stop(&self) {
+        self.state.lock().stopping = true;
+        self.woken.notify_one();
+    }
+
+    /// Sleeps until a mailbox or `other_due_at_ms` is due, but not before `not_before_ms`; an urgent call is heeded at once when `heed_urgent`.
+    /// Only from the timer's thread.
+    pub fn wait(&self, clock: &dyn Clock, other_due_at_ms: Option<u64>, not_before_ms: u64, heed_urgent: bool) -> Wake {
+        let mut state = self.state.lock();
+        loop {
+            if state.stopping {
+                return Wake::Stop;
+            }
+            if state.urgent && heed_urgent {
+                return Wake::Urgent;
+            }
+            let due_at_ms = state.due_at_ms.into_iter().chain(other_due_at_ms).min().map(|due| due.max(not_before_ms));
+            let now_ms = clock.now().mono_ms;
+            match due_at_ms {
+                Some(due) if due <= now_ms => return Wake::Look,
+                Some(due) => {
+                    self.woken.wait_for(&mut state, Duration::from_millis(due - now_ms));
+                }
+                None => self.woken.wait(&mut state),
+            }
+        }
+    }
+}

@@ -1,0 +1,614 @@
+//! A user's way in: one lock around the window and the present session.
+//!
+//! The mailbox turns events into moves of the window's cursors and keeps the books: memory charged, rows on disk, what the timer must look
+//! at. It reads no disk and waits for nothing; the only system calls under its lock are those that ask TCP what was acknowledged.
+//! Whoever acts for a session names it, and a session that is not the present one any more changes nothing.
+//!
+//! **What counts as acknowledged** at level 1: TCP's acknowledgement of all bytes of the message. For messages that were waiting when the
+//! session began this is not enough, for a program that crashes or closes before it has read them had a kernel that acknowledged them. They
+//! count when the client has, *after* TCP's acknowledgement, sent a packet, or ended with FIN or a logout.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use parking_lot::Mutex;
+
+use super::Delivery;
+use super::session::Session;
+use super::window::{Next, Window};
+use crate::clock::Stamp;
+use crate::limits;
+use crate::protocol::UserName;
+use crate::storage::{self, Backlog};
+
+/// A message in memory: the packet as its recipient gets it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The whole packet at level 1.
+    pub packet: Arc<[u8]>,
+    /// Bytes of its text, which is what the backlog's limits count.
+    pub text_bytes: u32,
+    /// When it was accepted.
+    pub accepted: Stamp,
+}
+
+impl Entry {
+    fn cost(&self) -> usize {
+        self.packet.len() + limits::ENTRY_BYTES
+    }
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accepted {
+    /// It is in the recipient's outbox, which the caller must flush.
+    Live,
+    /// It waits in the window; the caller must flush the outbox all the same when there is a session, for the outbox may have to bring it.
+    Waiting,
+    /// It was not taken: too much waits for this recipient already.
+    BacklogFull,
+    /// It was not taken: the database has its full size.
+    NoSpace,
+    /// It was not taken yet: the caller waits for room, holding no lock, and tries again.
+    NoRoom,
+    /// It was not taken: the server has stopped.
+    Stopped,
+}
+
+/// What an attached session's thread has to do.
+#[derive(Default)]
+pub struct Attached {
+    /// The session that was replaced and is to be hung up on.
+    pub replaced: Option<Arc<Session>>,
+    /// A writer must be started, for something waits on disk.
+    pub needs_writer: bool,
+}
+
+/// What a session's writer has to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriterStep {
+    /// Read these rows and hand them over.
+    Read {
+        /// Exclusive.
+        after: u64,
+        /// Inclusive.
+        upto: u64,
+    },
+    /// More was handed over from memory: write it.
+    Drain,
+    /// Everything has been handed over and the writer has resigned: flush once, like anybody.
+    Resigned,
+    /// The session is not the present one any more.
+    Gone,
+}
+
+/// One mailbox's part of a save, between `collect` and `committed`.
+#[derive(Debug, Default)]
+pub struct Collected {
+    /// Everything unacknowledged up to here is in the batch; 0 = nothing.
+    pub saved_upto: u64,
+    /// Rows collected.
+    pub rows: u64,
+    /// Bytes of their texts.
+    pub text_bytes: u64,
+    /// Everything up to here is deleted by the batch; 0 = nothing.
+    pub deleted_upto: u64,
+    /// The user's name and last-seen time, which go into the batch.
+    pub seen: Option<storage::Seen>,
+    /// The batch had no room for all of it.
+    pub is_partial: bool,
+}
+
+/// Safe from any thread.
+pub struct Mailbox {
+    key: Arc<str>,
+    state: Mutex<State>, // lock: gate → registry → mailbox → outbox
+}
+
+struct State {
+    window: Option<Window<Entry>>,
+    /// Counts what made a reading of the backlog from disk out of date before it was taken in.
+    stale_readings: u64,
+    present: Option<Present>,
+    disk: Backlog,
+    held: Held,
+    is_listed: bool,
+    seen: Option<Seen>,
+}
+
+/// What the entries in memory add up to.
+#[derive(Default, Clone, Copy)]
+struct Held {
+    cost: usize,
+    text_bytes: u64,
+}
+
+impl Held {
+    fn sum(entries: impl Iterator<Item = Entry>) -> Held {
+        entries.fold(Held::default(), |held, entry| Held {
+            cost: held.cost + entry.cost(),
+            text_bytes: held.text_bytes + u64::from(entry.text_bytes),
+        })
+    }
+}
+
+struct Seen {
+    name: Arc<str>,
+    at: i64,
+    /// Changes while a save is on its way must not be taken for saved.
+    in_batch: bool,
+}
+
+struct Present {
+    session: Arc<Session>,
+    /// The session ends: nothing more is handed over, acknowledgements still count.
+    is_ending: bool,
+    /// Messages up to here were waiting when the session began.
+    waited_upto: u64,
+    /// Acknowledged by TCP.
+    tcp_acked: u64,
+    /// Up to here TCP's acknowledgement was followed by a sign of life.
+    confirmed: u64,
+    /// A packet that ends beyond this byte of the client's stream confirms everything up to this seq.
+    mark: Option<(u64, u64)>,
+}
+
+impl Present {
+    fn acked(&self) -> u64 {
+        if self.confirmed >= self.waited_upto { self.tcp_acked.max(self.confirmed) } else { self.confirmed }
+    }
+
+    /// Asks TCP, and remembers where in the client's stream a sign of life would begin.
+    fn observe(&mut self, delivery: &Delivery) {
+        if let Some((seq, count)) = self.session.outbox.acknowledged() {
+            self.tcp_acked = self.tcp_acked.max(seq);
+            delivery.count_delivered(count);
+        }
+        let wants_word = self.confirmed < self.waited_upto;
+        if wants_word && self.tcp_acked > self.mark.map_or(self.confirmed, |(_, seq)| seq) {
+            // TCP's word first, then how far the client's stream has come: what lies beyond was received after the acknowledgement.
+            let position = self.session.outbox.received_bytes();
+            if self.mark.is_none_or(|(marked, _)| marked == position) {
+                self.mark = Some((position, self.tcp_acked));
+            }
+        }
+        self.session.wants_word.store(wants_word, Relaxed);
+    }
+}
+
+impl State {
+    /// The window; callers have loaded the mailbox first.
+    fn window(&mut self) -> &mut Window<Entry> {
+        self.window.as_mut().expect("a mailbox is loaded before it is used")
+    }
+
+    fn present(&mut self, session: &Session) -> Option<&mut Present> {
+        self.present.as_mut().filter(|present| present.session.generation == session.generation)
+    }
+
+    /// Moves `acked` to what the present session has acknowledged.
+    fn collect_acks(&mut self, delivery: &Delivery) {
+        let Some(present) = &mut self.present else { return };
+        present.observe(delivery);
+        let acked = present.acked();
+        let gone = Held::sum(self.window().ack(acked));
+        self.let_go(gone, delivery);
+    }
+
+    fn evict(&mut self, upto: u64, delivery: &Delivery) {
+        let gone = Held::sum(self.window().evict(upto));
+        self.let_go(gone, delivery);
+    }
+
+    fn let_go(&mut self, gone: Held, delivery: &Delivery) {
+        self.held.cost -= gone.cost;
+        self.held.text_bytes -= gone.text_bytes;
+        delivery.memory.release(gone.cost);
+    }
+
+    /// Hands over what is in memory, as far as the outbox has room.
+    fn hand_over_memory(&mut self) {
+        let Some(Present { session, is_ending: false, .. }) = &self.present else { return };
+        let session = session.clone();
+        let window = self.window();
+        while let Next::Memory(seq) = window.next() {
+            let Some(entry) = window.entry(seq) else { return };
+            if !session.outbox.push(&entry.packet, seq) {
+                return;
+            }
+            window.hand_over(seq);
+        }
+    }
+
+    fn end_session(&mut self, delivery: &Delivery) -> Option<Arc<Session>> {
+        self.collect_acks(delivery);
+        let present = self.present.take()?;
+        self.window().end_session();
+        Some(present.session)
+    }
+}
+
+impl Mailbox {
+    /// A mailbox whose window is not loaded yet.
+    pub(super) fn new(key: Arc<str>) -> Mailbox {
+        let state = State {
+            window: None,
+            stale_readings: 0,
+            present: None,
+            disk: Backlog::default(),
+            held: Held::default(),
+            is_listed: false,
+            seen: None,
+        };
+        Mailbox { key, state: Mutex::new(state) }
+    }
+
+    /// `UserName::key` of the user.
+    pub fn key(&self) -> &Arc<str> {
+        &self.key
+    }
+
+    pub(super) fn is_loaded(&self) -> bool {
+        self.state.lock().window.is_some()
+    }
+
+    /// Learns from the database what waits. Reads the disk, so no lock is held by the caller; everybody calls it before anything else.
+    ///
+    /// # Errors
+    /// The database cannot be read now; the mailbox is as it was.
+    pub(super) fn load(&self, delivery: &Delivery) -> Result<(), storage::StorageError> {
+        loop {
+            let stale_readings = {
+                let state = self.state.lock();
+                if state.window.is_some() {
+                    return Ok(());
+                }
+                state.stale_readings
+            };
+            let disk = delivery.storage.backlog(&self.key)?;
+            let mut state = self.state.lock();
+            if state.window.is_none() && state.stale_readings == stale_readings {
+                let base = delivery.seqs.base().max(disk.last_seq);
+                state.window = Some(Window::new(base, disk.messages > 0));
+                state.disk = disk;
+            }
+        }
+    }
+
+    /// Takes a message in. Never waits. Call behind the sender's gate.
+    pub fn accept(self: &Arc<Self>, entry: Entry, delivery: &Delivery) -> (Accepted, Option<Arc<Session>>) {
+        let cost = entry.cost();
+        let mut state = self.state.lock();
+        if delivery.is_stopped() {
+            return (Accepted::Stopped, None);
+        }
+        let window = state.window();
+        if !delivery.seqs.is_reserved(window.next_seq()) {
+            delivery.agenda.hurry();
+            return (Accepted::NoRoom, None);
+        }
+        let was_caught_up = window.is_caught_up();
+        let session =
+            state.present.as_ref().filter(|present| !present.is_ending).map(|present| present.session.clone());
+        let is_live =
+            was_caught_up && session.as_ref().is_some_and(|session| session.outbox.room() >= entry.packet.len());
+        if !is_live && let Some(refusal) = state.refusal(&entry, delivery) {
+            return (refusal, None);
+        }
+        if !delivery.memory.try_charge(cost) {
+            // Users who write to people who are there are not touched by a slow disk: what is on its way into a socket is bounded by its buffers.
+            if !is_live || state.held.cost > delivery.limits.outbox_bytes + limits::SOCKET_BUFFER_BYTES {
+                delivery.agenda.hurry();
+                return (Accepted::NoRoom, session);
+            }
+            delivery.memory.charge(cost);
+        }
+        state.held.cost += cost;
+        state.held.text_bytes += u64::from(entry.text_bytes);
+        let accepted_ms = entry.accepted.mono_ms;
+        let packet = entry.packet.clone();
+        let seq = state.window().accept(entry);
+        delivery.seqs.used(seq);
+        let mut accepted = Accepted::Waiting;
+        if let Some(session) = session.as_ref().filter(|_| was_caught_up)
+            && session.outbox.push(&packet, seq)
+        {
+            state.window().hand_over(seq);
+            accepted = Accepted::Live;
+        }
+        self.enlist(&mut state, accepted_ms, delivery);
+        drop(state);
+        if accepted == Accepted::Waiting && delivery.memory.is_tight() {
+            delivery.agenda.hurry();
+        }
+        (accepted, session)
+    }
+
+    fn enlist(self: &Arc<Self>, state: &mut State, now_ms: u64, delivery: &Delivery) {
+        if !state.is_listed {
+            state.is_listed = true;
+            delivery.agenda.add(self.clone(), now_ms + delivery.limits.save_interval_ms);
+        }
+    }
+
+    /// The present session, if any.
+    pub fn present(&self) -> Option<Arc<Session>> {
+        self.state.lock().present.as_ref().map(|present| present.session.clone())
+    }
+
+    /// Makes `session` the present one, in one section with its login answer and with everything that can be handed over from memory. The session
+    /// that was present is closed by the caller before. `Err`: another login was faster, and its session must be closed first.
+    pub fn attach(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        answer: &[u8],
+        now: Stamp,
+        delivery: &Delivery,
+    ) -> Result<Attached, Arc<Session>> {
+        let mut state = self.state.lock();
+        if let Some(present) = &state.present
+            && !present.session.is_closed()
+        {
+            return Err(present.session.clone());
+        }
+        let replaced = state.end_session(delivery);
+        session.outbox.push_answer(answer);
+        let window = state.window();
+        let (waited_upto, acked) = (window.last(), window.acked());
+        state.present = Some(Present {
+            session: session.clone(),
+            is_ending: false,
+            waited_upto,
+            tcp_acked: acked,
+            confirmed: acked,
+            mark: None,
+        });
+        session.wants_word.store(acked < waited_upto, Relaxed);
+        let needs_writer = match state.window().is_live() {
+            true => {
+                state.hand_over_memory();
+                false
+            }
+            false => session.outbox.claim_writer(),
+        };
+        state.see(&session.name, now.unix_ms, delivery);
+        self.enlist(&mut state, now.mono_ms, delivery);
+        Ok(Attached { replaced, needs_writer })
+    }
+
+    /// A packet came from the client whose last byte is byte `read_bytes` of its stream: a sign of life that may confirm what TCP has acknowledged.
+    pub fn heard(self: &Arc<Self>, session: &Session, read_bytes: u64, now: Stamp, delivery: &Delivery) {
+        let mut state = self.state.lock();
+        let Some(present) = state.present(session) else { return };
+        if let Some((position, seq)) = present.mark
+            && read_bytes > position
+        {
+            present.confirmed = present.confirmed.max(seq);
+            present.mark = None;
+        }
+        state.collect_acks(delivery);
+        if state.window().to_delete().is_some() {
+            self.enlist(&mut state, now.mono_ms, delivery);
+        }
+    }
+
+    /// Collects what TCP has acknowledged.
+    pub fn collect_acks(&self, delivery: &Delivery) {
+        self.state.lock().collect_acks(delivery);
+    }
+
+    /// The session begins to end: nothing more is handed to it, but what its client's TCP acknowledges still counts.
+    pub fn suspend(&self, session: &Session) {
+        if let Some(present) = self.state.lock().present(session) {
+            present.is_ending = true;
+        }
+    }
+
+    /// The session is over. `took_leave`: it ended with FIN or a logout, so what TCP acknowledged has been read. Gives the number of messages
+    /// that wait now, or `None` when the session was not the present one.
+    pub fn detach(
+        self: &Arc<Self>,
+        session: &Session,
+        took_leave: bool,
+        now: Stamp,
+        delivery: &Delivery,
+    ) -> Option<u64> {
+        let mut state = self.state.lock();
+        let present = state.present(session)?;
+        present.observe(delivery);
+        if took_leave {
+            present.confirmed = present.confirmed.max(present.tcp_acked);
+        }
+        state.end_session(delivery);
+        state.see(&session.name, now.unix_ms, delivery);
+        self.enlist(&mut state, now.mono_ms, delivery);
+        Some(state.waiting())
+    }
+
+    /// What the session's writer does next. In the same section in which nothing is left on disk it hands over what is in memory and resigns.
+    pub fn writer_step(&self, session: &Session) -> WriterStep {
+        let mut state = self.state.lock();
+        match state.present(session) {
+            Some(present) if !present.is_ending => {}
+            _ => return WriterStep::Gone,
+        }
+        if let Next::Disk { after, upto } = state.window().next() {
+            return WriterStep::Read { after, upto };
+        }
+        state.hand_over_memory();
+        if state.window().is_caught_up() {
+            session.outbox.resign_writer();
+            WriterStep::Resigned
+        } else {
+            WriterStep::Drain
+        }
+    }
+
+    /// Hands over rows read for a `WriterStep::Read`: their packets one after another in `packets`, each with its end and seq in `ends`. When all rows
+    /// of the range were read, `complete_upto` is the range's end, which the window skips to, since expired rows leave gaps.
+    /// `false`: the session is not the present one any more.
+    pub fn hand_over_rows(
+        &self,
+        session: &Session,
+        packets: &[u8],
+        ends: &[(usize, u64)],
+        complete_upto: Option<u64>,
+    ) -> bool {
+        let mut state = self.state.lock();
+        match state.present(session) {
+            Some(present) if !present.is_ending => {}
+            _ => return false,
+        }
+        let mut start = 0;
+        for &(end, seq) in ends {
+            if !session.outbox.push(&packets[start..end], seq) {
+                return true;
+            }
+            state.window().hand_over(seq);
+            start = end;
+        }
+        if let Some(upto) = complete_upto {
+            state.window().hand_over(upto);
+        }
+        true
+    }
+
+    /// Puts this mailbox's part into `batch`: what waited long enough, or everything when `all`; at most `max_rows` rows.
+    pub(crate) fn collect(
+        &self,
+        batch: &mut Vec<(Arc<str>, u64, Entry)>,
+        max_rows: usize,
+        all: bool,
+        now: Stamp,
+        delivery: &Delivery,
+    ) -> Collected {
+        let mut state = self.state.lock();
+        state.collect_acks(delivery);
+        let mut collected = Collected { deleted_upto: state.window().to_delete().unwrap_or(0), ..Collected::default() };
+        if let Some(seen) = &mut state.seen {
+            seen.in_batch = true;
+            collected.seen = Some(storage::Seen { name: seen.name.clone(), key: self.key.clone(), at: seen.at });
+        }
+        let is_absent = state.present.as_ref().is_none_or(|present| present.is_ending);
+        let window = state.window();
+        let is_due = |entry: &Entry| entry.accepted.mono_ms + delivery.limits.save_interval_ms <= now.mono_ms;
+        if window.first_unsaved().is_some_and(|entry| all || is_absent || is_due(entry)) {
+            collected.is_partial = window.unsaved() > max_rows as u64;
+            for (seq, entry) in window.begin_save(max_rows) {
+                batch.push((self.key.clone(), seq, entry.clone()));
+                collected.saved_upto = seq;
+                collected.rows += 1;
+                collected.text_bytes += u64::from(entry.text_bytes);
+            }
+        }
+        collected
+    }
+
+    /// The commit has returned. `set_aside` rows of `text_bytes` are on no disk after all; `removed` rows and bytes were deleted.
+    pub(crate) fn committed(
+        &self,
+        collected: &Collected,
+        set_aside: (u64, u64),
+        removed: (u64, u64),
+        delivery: &Delivery,
+    ) {
+        let mut state = self.state.lock();
+        let window = state.window();
+        window.saved(collected.saved_upto);
+        window.deleted(collected.deleted_upto);
+        let saved_upto = window.saved_upto();
+        state.disk.messages = (state.disk.messages + collected.rows).saturating_sub(set_aside.0 + removed.0);
+        state.disk.bytes = (state.disk.bytes + collected.text_bytes).saturating_sub(set_aside.1 + removed.1);
+        if collected.seen.is_some() && state.seen.as_ref().is_some_and(|seen| seen.in_batch) {
+            state.seen = None;
+            delivery.memory.release(limits::MAILBOX_BYTES);
+        }
+        // A recipient who is there and has fallen behind by less than an outbox gets the rest from memory; anybody else from disk.
+        let is_present = state.present.is_some();
+        let keeps_up = is_present && !delivery.memory.is_tight() && state.held.cost <= delivery.limits.outbox_bytes;
+        let upto = if keeps_up { state.window().sent() } else { saved_upto };
+        state.evict(upto, delivery);
+        state.window().shrink();
+    }
+
+    /// After a pass: puts the mailbox on the agenda again when something is left to do; otherwise it leaves it.
+    pub(crate) fn relist(self: &Arc<Self>, now: Stamp, delivery: &Delivery) {
+        let mut state = self.state.lock();
+        state.is_listed = false;
+        let save_interval_ms = delivery.limits.save_interval_ms;
+        let oldest_ms = state.window().first_unsaved().map(|entry| entry.accepted.mono_ms);
+        let is_awaiting = state.present.as_ref().is_some_and(|present| {
+            let is_unmarked = present.confirmed < present.waited_upto && present.mark.is_none();
+            present.session.outbox.is_awaiting() || (is_unmarked && present.tcp_acked > present.confirmed)
+        });
+        let due_at_ms = match oldest_ms {
+            Some(oldest_ms) => Some((oldest_ms + save_interval_ms).max(now.mono_ms + 1)),
+            None if state.window().to_delete().is_some() || state.seen.is_some() || is_awaiting => {
+                Some(now.mono_ms + save_interval_ms)
+            }
+            None => None,
+        };
+        if let Some(due_at_ms) = due_at_ms {
+            state.is_listed = true;
+            delivery.agenda.add(self.clone(), due_at_ms);
+        }
+    }
+
+    /// Messages in memory that are on no disk.
+    pub(crate) fn unsaved(&self) -> u64 {
+        self.state.lock().window.as_ref().map_or(0, Window::unsaved)
+    }
+
+    /// Rows were removed from disk for their age.
+    pub(crate) fn expired(&self, messages: u64, bytes: u64) {
+        let mut state = self.state.lock();
+        state.stale_readings += 1;
+        state.disk.messages = state.disk.messages.saturating_sub(messages);
+        state.disk.bytes = state.disk.bytes.saturating_sub(bytes);
+    }
+
+    /// Nobody needs this mailbox in memory: the database knows everything that it knows. Gives the highest seq handed out.
+    pub(super) fn is_idle(&self) -> Option<u64> {
+        let state = self.state.lock();
+        match &state.window {
+            None => Some(0),
+            Some(window) => {
+                let is_idle = state.present.is_none()
+                    && !state.is_listed
+                    && state.seen.is_none()
+                    && window.in_memory() == 0
+                    && window.to_delete().is_none();
+                is_idle.then(|| window.last())
+            }
+        }
+    }
+
+    /// Messages that are not acknowledged, in memory and on disk.
+    pub fn waiting(&self) -> u64 {
+        self.state.lock().waiting()
+    }
+}
+
+impl State {
+    fn waiting(&self) -> u64 {
+        self.disk.messages + self.window.as_ref().map_or(0, Window::unsaved)
+    }
+
+    /// Why a message for a recipient who does not take it at once is refused, if it is.
+    fn refusal(&self, entry: &Entry, delivery: &Delivery) -> Option<Accepted> {
+        let limits = &delivery.limits;
+        // What is saved and still in memory counts twice: at most an outbox more than there is.
+        let bytes = self.disk.bytes + self.held.text_bytes + u64::from(entry.text_bytes);
+        if self.waiting() >= limits.backlog_messages || bytes > limits.backlog_bytes {
+            return Some(Accepted::BacklogFull);
+        }
+        (delivery.storage.used_bytes() >= limits.data_bytes).then_some(Accepted::NoSpace)
+    }
+
+    fn see(&mut self, name: &UserName, at: i64, delivery: &Delivery) {
+        if self.seen.is_none() {
+            delivery.memory.charge(limits::MAILBOX_BYTES);
+        }
+        self.seen = Some(Seen { name: name.as_written().into(), at, in_batch: false });
+    }
+}

@@ -1,0 +1,90 @@
+//! The budget for messages in memory, all users together, and the place where senders wait when it is spent.
+//!
+//! What is charged here is released when a message is acknowledged or evicted. Past the limit a sender whose message cannot be handed over
+//! at once waits, holding no lock; nothing that was accepted is given up.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+/// Safe from any thread.
+pub struct Memory {
+    limit_bytes: usize,
+    used_bytes: AtomicUsize,
+    waiting: AtomicUsize,
+    gate: Mutex<()>, // lock: a leaf; nothing is taken under it
+    room: Condvar,
+}
+
+impl Memory {
+    /// A budget of `limit_bytes`.
+    pub fn new(limit_bytes: usize) -> Memory {
+        Memory {
+            limit_bytes,
+            used_bytes: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            gate: Mutex::new(()),
+            room: Condvar::new(),
+        }
+    }
+
+    /// Charges `bytes` when they fit.
+    pub fn try_charge(&self, bytes: usize) -> bool {
+        let fits = self.used_bytes.fetch_add(bytes, Relaxed) + bytes <= self.limit_bytes;
+        if !fits {
+            self.release(bytes);
+        }
+        fits
+    }
+
+    /// Charges `bytes` whether they fit or not: for messages on their way into a socket, which its outbox bounds.
+    pub fn charge(&self, bytes: usize) {
+        self.used_bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// Gives `bytes` back and wakes those who wait.
+    pub fn release(&self, bytes: usize) {
+        if bytes == 0 {
+            return;
+        }
+        self.used_bytes.fetch_sub(bytes, SeqCst);
+        if self.waiting.load(SeqCst) > 0 {
+            self.wake_all();
+        }
+    }
+
+    /// Bytes charged.
+    pub fn used_bytes(&self) -> usize {
+        self.used_bytes.load(Relaxed)
+    }
+
+    /// More than half of the budget is spent: time to save early.
+    pub fn is_tight(&self) -> bool {
+        self.used_bytes() > self.limit_bytes / 2
+    }
+
+    /// There is room for one more message.
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.used_bytes.load(SeqCst) + bytes <= self.limit_bytes
+    }
+
+    /// Waits until `ready` says yes; `false` after `timeout`. Call with no lock held. `ready` is asked again after each release and each `wake_all`.
+    pub fn wait_until(&self, timeout: Duration, ready: impl Fn() -> bool) -> bool {
+        let deadline = Instant::now() + timeout;
+        let mut gate = self.gate.lock();
+        self.waiting.fetch_add(1, SeqCst);
+        let mut is_ready = ready();
+        while !is_ready && !self.room.wait_until(&mut gate, deadline).timed_out() {
+            is_ready = ready();
+        }
+        self.waiting.fetch_sub(1, SeqCst);
+        is_ready || ready()
+    }
+
+    /// Makes all who wait ask again, for example because a session is closed.
+    pub fn wake_all(&self) {
+        drop(self.gate.lock());
+        self.room.notify_all();
+    }
+}

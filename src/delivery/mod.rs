@@ -1,0 +1,146 @@
+//! From acceptance to acknowledgement: who gets which message next, and where it is in the meantime.
+//!
+//! * `window` — PURE: a user's messages and what is true of them, as cursors.
+//! * `mailbox` — one lock around a window and the user's present session.
+//! * `outbox` — bytes on their way into one socket; `session` — the gate and the outbox of a logged-in connection.
+//! * `registry` — the mailboxes in memory; `seqs` — where their numbers begin.
+//! * `memory` — the budget of all of them; `agenda` — what the timer must look at.
+//!
+//! Invariant: nothing in here waits for a socket, except a session's own writer for its own socket (`Outbox::drain`), and nothing reads or
+//! writes the disk, except `Delivery::mailbox`, which is called with no lock held.
+
+mod agenda;
+mod mailbox;
+mod memory;
+mod outbox;
+mod registry;
+mod seqs;
+mod session;
+mod tcp;
+mod window;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+
+pub use agenda::{Agenda, Wake};
+pub use mailbox::{Accepted, Attached, Collected, Entry, Mailbox, WriterStep};
+pub use memory::Memory;
+pub use outbox::{Flushed, Outbox, WriteError};
+pub use registry::Registry;
+pub use seqs::Seqs;
+pub use session::Session;
+pub use window::{Next, Window};
+
+use crate::clock::{Clock, Stamp};
+use crate::config::Config;
+use crate::storage::{Storage, StorageError};
+
+/// The configured limits that delivery heeds.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Unsent bytes for one recipient.
+    pub outbox_bytes: usize,
+    /// Waiting messages per user.
+    pub backlog_messages: u64,
+    /// Bytes of waiting texts per user.
+    pub backlog_bytes: u64,
+    /// Size of the database in bytes.
+    pub data_bytes: u64,
+    /// Age at which a message goes to disk, in milliseconds.
+    pub save_interval_ms: u64,
+}
+
+/// Everything that delivery shares. Safe from any thread.
+pub struct Delivery {
+    /// The mailboxes in memory.
+    pub registry: Registry,
+    /// What the timer must look at.
+    pub agenda: Agenda,
+    /// The budget of messages in memory.
+    pub memory: Memory,
+    /// Where numbers begin.
+    pub seqs: Seqs,
+    /// What the operator allows.
+    pub limits: Limits,
+    /// The database.
+    pub storage: Storage,
+    /// The time.
+    pub clock: Box<dyn Clock>,
+    generations: AtomicU64,
+    delivered: AtomicU64,
+    is_stopped: AtomicBool,
+}
+
+impl Delivery {
+    /// Delivery on this database, at this time.
+    ///
+    /// # Errors
+    /// The floor of the sequence numbers cannot be read.
+    pub fn new(config: &Config, storage: Storage, clock: Box<dyn Clock>) -> Result<Delivery, StorageError> {
+        let limits = Limits {
+            outbox_bytes: config.outbox_bytes,
+            backlog_messages: config.backlog_messages,
+            backlog_bytes: config.backlog_bytes,
+            data_bytes: config.data_bytes,
+            save_interval_ms: config.save_interval.as_millis() as u64,
+        };
+        let unix_us = clock.now().unix_ms.max(0) as u64 * 1000;
+        Ok(Delivery {
+            registry: Registry::default(),
+            agenda: Agenda::default(),
+            memory: Memory::new(config.memory_bytes),
+            seqs: Seqs::new(unix_us, storage.seq_floor()?),
+            limits,
+            storage,
+            clock,
+            generations: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            is_stopped: AtomicBool::new(false),
+        })
+    }
+
+    /// The mailbox of a user, ready for use. May read the disk: call with no lock held.
+    ///
+    /// # Errors
+    /// The database cannot be read now.
+    pub fn mailbox(&self, key: &Arc<str>) -> Result<Arc<Mailbox>, StorageError> {
+        let mailbox = self.registry.mailbox(key);
+        match mailbox.load(self) {
+            Ok(()) => Ok(mailbox),
+            Err(error) => {
+                self.registry.release(mailbox, &self.seqs);
+                Err(error)
+            }
+        }
+    }
+
+    /// The number of the next login.
+    pub fn next_generation(&self) -> u64 {
+        self.generations.fetch_add(1, Relaxed) + 1
+    }
+
+    /// Messages that were acknowledged, since the start.
+    pub fn delivered(&self) -> u64 {
+        self.delivered.load(Relaxed)
+    }
+
+    pub(crate) fn count_delivered(&self, count: u64) {
+        self.delivered.fetch_add(count, Relaxed);
+    }
+
+    /// Takes no message from now on: the last save is about to begin.
+    pub fn stop(&self) {
+        self.is_stopped.store(true, SeqCst);
+        self.memory.wake_all();
+    }
+
+    /// Nothing is taken any more.
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped.load(SeqCst)
+    }
+
+    /// The time.
+    pub fn now(&self) -> Stamp {
+        self.clock.now()
+    }
+}

@@ -1,0 +1,345 @@
+//! Bytes on their way into one socket.
+//!
+//! The contract: `push` and `flush` are called by strangers' threads, so neither ever waits, and what was pushed first leaves first.
+//! At any time at most one thread owns the writing side of the socket: a flusher for a few rounds, or the session's writer, which may wait
+//! for this socket and is the only one who does. Whoever has pushed owes a flush.
+//!
+//! The outbox also remembers at which byte each message ended, so that the kernel's count of unacknowledged bytes says which messages
+//! the peer's TCP has acknowledged.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+
+use super::tcp;
+
+/// Rounds of one flush. Packets pushed meanwhile go along in the next round; a socket that keeps a stranger's thread busier gets a writer.
+const FLUSH_ROUNDS: usize = 4;
+
+/// An empty buffer keeps at most so many bytes of capacity: ten thousand idle outboxes are to cost nothing.
+const IDLE_CAPACITY: usize = 512;
+
+/// First capacity of a buffer that is pushed to, in bytes.
+const FIRST_CAPACITY: usize = 4096;
+
+/// A flushing thread's own buffer keeps at most so many bytes of capacity.
+const SCRATCH_CAPACITY: usize = 256 * 1024;
+
+/// Messages on their way after which a flush asks the kernel what has been acknowledged, so that memory does not wait for the timer.
+const ASK_AFTER: usize = 256;
+
+/// What a flush found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flushed {
+    /// Nothing is left for the caller to do.
+    Done,
+    /// The same, and so much is on its way that acknowledgements should be collected.
+    DoneAskAcks,
+    /// The socket is full, or messages wait in the window: the caller must start the session's writer. Said to one caller only.
+    NeedsWriter,
+}
+
+/// Why a writer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteError {
+    /// The socket took nothing for the configured time.
+    Stalled,
+    /// The connection is broken or closed.
+    Broken,
+}
+
+/// Who writes to the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Nobody,
+    Flusher,
+    Writer,
+}
+
+/// The way into one socket. Safe from any thread.
+pub struct Outbox {
+    socket: Arc<TcpStream>,
+    limit_bytes: usize,
+    state: Mutex<State>, // lock: gate → registry → mailbox → outbox
+}
+
+struct State {
+    pending: Vec<u8>,
+    owner: Owner,
+    /// A message was left in the window for want of room, so the next owner must bring it.
+    behind: bool,
+    /// A write failed, or the writing side is shut: nothing is taken any more.
+    closed: bool,
+    fin_sent: bool,
+    pushed_bytes: u64,
+    written_bytes: u64,
+    /// For each message on its way: the byte at which it ends, and its seq.
+    ends: VecDeque<(u64, u64)>,
+}
+
+impl State {
+    fn append(&mut self, bytes: &[u8]) {
+        if self.pending.capacity() < FIRST_CAPACITY && bytes.len() < FIRST_CAPACITY && self.pushed_bytes > 0 {
+            self.pending.reserve_exact(FIRST_CAPACITY);
+        }
+        self.pending.extend_from_slice(bytes);
+        self.pushed_bytes += bytes.len() as u64;
+    }
+
+    fn unwritten(&self) -> usize {
+        (self.pushed_bytes - self.written_bytes) as usize
+    }
+
+    fn fail(&mut self) {
+        self.closed = true;
+        self.owner = Owner::Nobody;
+        self.pending = Vec::new();
+    }
+
+    fn rest(&mut self, scratch: &mut Vec<u8>) {
+        if self.pending.capacity() > IDLE_CAPACITY {
+            self.pending = Vec::new();
+        }
+        if scratch.capacity() > SCRATCH_CAPACITY {
+            *scratch = Vec::new();
+        }
+    }
+}
+
+impl Outbox {
+    /// An outbox that takes up to `limit_bytes` that the socket has not taken yet.
+    pub fn new(socket: Arc<TcpStream>, limit_bytes: usize) -> Outbox {
+        let state = State {
+            pending: Vec::new(),
+            owner: Owner::Nobody,
+            behind: false,
+            closed: false,
+            fin_sent: false,
+            pushed_bytes: 0,
+            written_bytes: 0,
+            ends: VecDeque::new(),
+        };
+        Outbox { socket, limit_bytes, state: Mutex::new(state) }
+    }
+
+    /// Appends the message `seq`. `false`: there is no room, and it stays in the window until an owner of this outbox fetches it.
+    pub fn push(&self, packet: &[u8], seq: u64) -> bool {
+        let mut state = self.state.lock();
+        if state.closed {
+            return false;
+        }
+        if state.unwritten() + packet.len() > self.limit_bytes {
+            state.behind = true;
+            return false;
+        }
+        state.append(packet);
+        let end = state.pushed_bytes;
+        state.ends.push_back((end, seq));
+        true
+    }
+
+    /// Appends a packet that is no message, an answer to this session's own client. Its size counts, but nothing refuses it.
+    pub fn push_answer(&self, packet: &[u8]) {
+        let mut state = self.state.lock();
+        if !state.closed {
+            state.append(packet);
+        }
+    }
+
+    /// Room for messages, in bytes.
+    pub fn room(&self) -> usize {
+        let state = self.state.lock();
+        if state.closed { 0 } else { self.limit_bytes.saturating_sub(state.unwritten()) }
+    }
+
+    /// Makes the session's writer the owner from now on, unless somebody is; `true`: the caller must start it.
+    /// A flusher that is at work will find `behind` and say the same to its caller.
+    pub fn claim_writer(&self) -> bool {
+        let mut state = self.state.lock();
+        state.behind = true;
+        let claimed = state.owner == Owner::Nobody && !state.closed;
+        if claimed {
+            state.owner = Owner::Writer;
+        }
+        claimed
+    }
+
+    /// The writer resigns: nothing is left in the window, and what it handed over last is flushed like anybody's.
+    pub fn resign_writer(&self) {
+        let mut state = self.state.lock();
+        state.behind = false;
+        if state.owner == Owner::Writer {
+            state.owner = Owner::Nobody;
+        }
+    }
+
+    /// Writes what is there, never waiting. `scratch` is the calling thread's buffer, empty before and after.
+    pub fn flush(&self, scratch: &mut Vec<u8>) -> Flushed {
+        let mut state = self.state.lock();
+        if state.owner != Owner::Nobody || state.closed || (state.pending.is_empty() && !state.behind) {
+            return Flushed::Done;
+        }
+        state.owner = Owner::Flusher;
+        for _ in 0..FLUSH_ROUNDS {
+            std::mem::swap(&mut state.pending, scratch);
+            drop(state);
+            let (written, outcome) = self.send_now(scratch);
+            state = self.state.lock();
+            state.written_bytes += written as u64;
+            match outcome {
+                Ok(()) => scratch.clear(),
+                Err(Errno::AGAIN) => {
+                    scratch.drain(..written);
+                    scratch.append(&mut state.pending);
+                    std::mem::swap(&mut state.pending, scratch);
+                    scratch.clear();
+                    break;
+                }
+                Err(_) => {
+                    scratch.clear();
+                    state.fail();
+                    return Flushed::Done;
+                }
+            }
+            if state.pending.is_empty() && !state.behind {
+                state.owner = Owner::Nobody;
+                state.rest(scratch);
+                return if state.ends.len() >= ASK_AFTER { Flushed::DoneAskAcks } else { Flushed::Done };
+            }
+            if state.behind {
+                break;
+            }
+        }
+        state.owner = Owner::Writer;
+        Flushed::NeedsWriter
+    }
+
+    /// Writes until nothing is pending, waiting for this socket. Only from the session's writer thread.
+    ///
+    /// # Errors
+    /// The socket took nothing for `stall_timeout`, or the connection is gone; the outbox takes nothing any more.
+    pub fn drain(&self, chunk: &mut Vec<u8>, stall_timeout: Duration) -> Result<(), WriteError> {
+        loop {
+            chunk.clear();
+            {
+                let mut state = self.state.lock();
+                if state.closed {
+                    state.owner = Owner::Nobody;
+                    return Err(WriteError::Broken);
+                }
+                if state.pending.is_empty() {
+                    return Ok(());
+                }
+                std::mem::swap(&mut state.pending, chunk);
+            }
+            if let Err(error) = self.send_all(chunk, stall_timeout) {
+                self.state.lock().fail();
+                return Err(error);
+            }
+        }
+    }
+
+    fn send_all(&self, chunk: &[u8], stall_timeout: Duration) -> Result<(), WriteError> {
+        let mut rest = chunk;
+        loop {
+            let (written, outcome) = self.send_now(rest);
+            self.state.lock().written_bytes += written as u64;
+            rest = &rest[written..];
+            match outcome {
+                Ok(()) => return Ok(()),
+                Err(Errno::AGAIN) => self.wait_until(PollFlags::OUT, stall_timeout)?,
+                Err(_) => return Err(WriteError::Broken),
+            }
+        }
+    }
+
+    /// Waits for this socket alone. Only from the session's own threads.
+    fn wait_until(&self, event: PollFlags, timeout: Duration) -> Result<(), WriteError> {
+        let timeout = Timespec::try_from(timeout).map_err(|_| WriteError::Stalled)?;
+        loop {
+            match poll(&mut [PollFd::new(&self.socket, event)], Some(&timeout)) {
+                Ok(0) => return Err(WriteError::Stalled),
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => {}
+                Err(_) => return Err(WriteError::Broken),
+            }
+        }
+    }
+
+    /// Waits until the connection is broken or `timeout` has passed; `true`: it is broken. Only from the session's own threads.
+    pub fn pause(&self, timeout: Duration) -> bool {
+        // Asked for no event, poll reports only hang-ups and errors.
+        self.wait_until(PollFlags::empty(), timeout) != Err(WriteError::Stalled)
+    }
+
+    /// Sends until all is written or the socket takes no more.
+    fn send_now(&self, bytes: &[u8]) -> (usize, Result<(), Errno>) {
+        let mut written = 0;
+        while written < bytes.len() {
+            match rustix::net::send(&self.socket, &bytes[written..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(count) => written += count,
+                Err(Errno::INTR) => {}
+                Err(error) => return (written, Err(error)),
+            }
+        }
+        (written, Ok(()))
+    }
+
+    /// The highest seq that the peer's TCP has acknowledged since this was last asked, and the number of messages up to it.
+    pub fn acknowledged(&self) -> Option<(u64, u64)> {
+        let mut state = self.state.lock();
+        state.ends.front()?;
+        // `written_bytes` first, then the kernel: what is written in between only makes the answer smaller.
+        let written = state.written_bytes;
+        let unacknowledged = tcp::unacknowledged(&self.socket).ok()?.saturating_sub(u64::from(state.fin_sent));
+        let acknowledged = written.saturating_sub(unacknowledged);
+        let mut newly = None;
+        while let Some(&(_, seq)) = state.ends.front().filter(|(end, _)| *end <= acknowledged) {
+            newly = Some((seq, newly.map_or(0, |(_, count)| count) + 1));
+            state.ends.pop_front();
+        }
+        if state.ends.is_empty() && state.ends.capacity() > ASK_AFTER {
+            state.ends = VecDeque::new();
+        }
+        newly
+    }
+
+    /// A message is on its way that the peer's TCP has not acknowledged, as far as was asked.
+    pub fn is_awaiting(&self) -> bool {
+        !self.state.lock().ends.is_empty()
+    }
+
+    /// Bytes of the peer's stream that have arrived, read or not.
+    pub fn received_bytes(&self) -> u64 {
+        tcp::received(&self.socket).unwrap_or(u64::MAX)
+    }
+
+    /// Everything pushed has been written to the socket and acknowledged by the peer's TCP.
+    pub fn is_settled(&self) -> bool {
+        let state = self.state.lock();
+        let written = state.pending.is_empty() && state.owner == Owner::Nobody;
+        written && tcp::unacknowledged(&self.socket).is_ok_and(|bytes| bytes <= u64::from(state.fin_sent))
+    }
+
+    /// Says good-bye: nothing is taken any more, and the peer sees the end of the stream after what was written.
+    pub fn finish(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        if !state.fin_sent && self.socket.shutdown(Shutdown::Write).is_ok() {
+            state.fin_sent = true;
+        }
+    }
+
+    /// Ends the connection from outside: its own reader and writer wake up and find it closed. Never blocks.
+    pub fn hang_up(&self) {
+        // An error means that it is gone already.
+        let _: io::Result<()> = self.socket.shutdown(Shutdown::Both);
+    }
+}

@@ -1,0 +1,44 @@
+//! What Linux knows about a connection and the standard library does not ask: the only `unsafe` of the server.
+//!
+//! Read first: tcp(7), and RFC 9293 §3.4 on what an acknowledgement says.
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd;
+
+/// Bytes written to the socket that the peer's TCP has not acknowledged yet (`SIOCOUTQ`). Never blocks; still answers after a reset.
+/// After `shutdown(SHUT_WR)` the FIN counts as one byte until it is acknowledged.
+///
+/// # Errors
+/// The descriptor is no TCP socket.
+pub fn unacknowledged(socket: &TcpStream) -> io::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one int to the address given, which is valid for the call; the descriptor is open while we borrow its owner.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { Ok(bytes.max(0) as u64) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Bytes of the peer's stream that have arrived in this machine, whether read or not (`TCP_INFO`). Never blocks.
+///
+/// # Errors
+/// The descriptor is no TCP socket.
+pub fn received(socket: &TcpStream) -> io::Result<u64> {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, the size of the structure; the descriptor is open while we borrow its owner.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it was zeroed, all its fields are integers, and any bit pattern is an integer.
+    Ok(unsafe { info.assume_init() }.tcpi_bytes_received)
+}

@@ -1,0 +1,3 @@
+//! What happens by the clock.
+
+pub mod timer;

@@ -1,0 +1,286 @@
+//! The timer: what has waited long enough goes to disk, what is acknowledged leaves it, what is too old is given up.
+//!
+//! One pass takes the agenda's list of mailboxes. Each gives its part under its own lock: messages to save, acknowledged rows to delete, a
+//! last-seen time. The parts of all go into one transaction (at most `limits::SAVE_ROWS` rows; then another), written with no lock held.
+//! Only after the commit has returned do the windows learn of it. A save that fails changes nothing: everything stays on the agenda and is
+//! tried again, at growing distances.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::clock::Stamp;
+use crate::delivery::{Collected, Delivery, Entry, Mailbox, Wake};
+use crate::limits;
+use crate::protocol::{Cipher, Decoder, Frame, Message};
+use crate::storage::{Batch, Delete, Insert, Row, Saved, StorageError};
+
+/// What the last save before a stop did.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct LastSave {
+    /// Messages written.
+    pub saved: u64,
+    /// Messages that could not be written.
+    pub unsaved: u64,
+}
+
+/// Tries of the last save.
+const LAST_TRIES: u32 = 5;
+
+/// Reserves the numbers of the first messages.
+///
+/// # Errors
+/// The database cannot be written.
+pub fn reserve_seqs(delivery: &Delivery) -> Result<(), StorageError> {
+    let Some(floor) = delivery.seqs.floor_to_save() else { return Ok(()) };
+    delivery.storage.save(&Batch { seq_floor: Some(floor), ..Batch::default() })?;
+    delivery.seqs.reserved(floor);
+    Ok(())
+}
+
+/// The body of the timer's thread: until the agenda says stop, then a last save.
+pub fn timer_loop(delivery: &Arc<Delivery>, cipher: &Cipher, expire_after: Duration, report: &Mutex<LastSave>) {
+    let mut timer = Timer {
+        delivery,
+        cipher,
+        decoder: Decoder::default(),
+        expire_after_ms: expire_after.as_millis() as i64,
+        failures: 0,
+        not_before_ms: 0,
+        expire_at_ms: (!expire_after.is_zero()).then_some(0),
+    };
+    loop {
+        let wake = delivery.agenda.wait(&*delivery.clock, timer.expire_at_ms, timer.not_before_ms, timer.failures == 0);
+        match wake {
+            Wake::Stop => break,
+            Wake::Look | Wake::Urgent => timer.tick(wake == Wake::Urgent),
+        }
+    }
+    *report.lock() = timer.last_save();
+}
+
+struct Timer<'a> {
+    delivery: &'a Arc<Delivery>,
+    cipher: &'a Cipher,
+    decoder: Decoder,
+    expire_after_ms: i64,
+    /// Saves that failed since the last one that succeeded.
+    failures: u32,
+    not_before_ms: u64,
+    expire_at_ms: Option<u64>,
+}
+
+/// One mailbox's part in the present batch.
+struct Part {
+    mailbox: Arc<Mailbox>,
+    collected: Collected,
+    /// Where its rows begin in the batch.
+    first_row: usize,
+}
+
+impl Timer<'_> {
+    fn tick(&mut self, is_urgent: bool) {
+        let now = self.delivery.now();
+        let mailboxes = self.delivery.agenda.take();
+        let is_saved = self.save(mailboxes, is_urgent, now).is_ok();
+        let now = self.delivery.now();
+        if is_saved && self.expire_at_ms.is_some_and(|at| at <= now.mono_ms) {
+            self.expire(now);
+        }
+        // Passes are at least a quarter of the interval apart, so that a busy server looks at all it has to look at a few times a second.
+        let pause_ms = match self.failures {
+            0 => self.delivery.limits.save_interval_ms / 4,
+            failures => retry_pause(failures).as_millis() as u64,
+        };
+        self.not_before_ms = now.mono_ms + pause_ms;
+    }
+
+    /// Saves what these mailboxes have to save, in as many transactions as it takes; all of it when `all`. Then each goes back to the agenda or leaves it.
+    fn save(&mut self, mailboxes: Vec<Arc<Mailbox>>, all: bool, now: Stamp) -> Result<u64, StorageError> {
+        let mut rest = mailboxes.into_iter().peekable();
+        let mut result = Ok(0);
+        while rest.peek().is_some() {
+            let (mut parts, mut entries) = (Vec::new(), Vec::new());
+            while let Some(mailbox) = rest.peek() {
+                let room = limits::SAVE_ROWS - entries.len();
+                if room == 0 || parts.len() == limits::SAVE_ROWS {
+                    break;
+                }
+                let first_row = entries.len();
+                let collected = mailbox.collect(&mut entries, room, all, now, self.delivery);
+                let is_partial = collected.is_partial;
+                parts.push(Part { mailbox: mailbox.clone(), collected, first_row });
+                if is_partial {
+                    break;
+                }
+                rest.next();
+            }
+            let saved = self.commit(parts, entries, now);
+            match (&mut result, saved) {
+                (Ok(rows), Ok(more)) => *rows += more,
+                (Ok(_), Err(error)) => {
+                    result = Err(error);
+                    break;
+                }
+                (Err(_), _) => {}
+            }
+        }
+        rest.for_each(|mailbox| mailbox.relist(now, self.delivery));
+        self.note(&result);
+        result
+    }
+
+    /// One transaction, and what follows from it.
+    fn commit(
+        &mut self,
+        parts: Vec<Part>,
+        entries: Vec<(Arc<str>, u64, Entry)>,
+        now: Stamp,
+    ) -> Result<u64, StorageError> {
+        let batch = self.batch(&parts, entries);
+        let is_empty =
+            batch.inserts.is_empty() && batch.deletes.is_empty() && batch.seen.is_empty() && batch.seq_floor.is_none();
+        let saved = if is_empty { Ok(Saved::default()) } else { self.delivery.storage.save(&batch) };
+        if let Ok(saved) = &saved {
+            if let Some(floor) = batch.seq_floor {
+                self.delivery.seqs.reserved(floor);
+                self.delivery.memory.wake_all();
+            }
+            let mut removed = saved.deleted.iter();
+            for part in &parts {
+                let rows = part.first_row..part.first_row + part.collected.rows as usize;
+                let aside = saved.set_aside.iter().filter(|index| rows.contains(index));
+                let set_aside = aside.fold((0, 0), |(count, bytes), &index| {
+                    (count + 1, bytes + batch.inserts[index].row.text.len() as u64)
+                });
+                let removed =
+                    if part.collected.deleted_upto > 0 { removed.next().copied().unwrap_or_default() } else { (0, 0) };
+                part.mailbox.committed(&part.collected, set_aside, removed, self.delivery);
+            }
+        }
+        for part in parts {
+            // A mailbox with more than there was room for is first in the next batch.
+            if !part.collected.is_partial {
+                part.mailbox.relist(now, self.delivery);
+                self.delivery.registry.release(part.mailbox, &self.delivery.seqs);
+            }
+        }
+        saved.map(|_| batch.inserts.len() as u64)
+    }
+
+    fn batch(&mut self, parts: &[Part], entries: Vec<(Arc<str>, u64, Entry)>) -> Batch {
+        let deletes = parts.iter().filter(|part| part.collected.deleted_upto > 0);
+        Batch {
+            inserts: entries.into_iter().map(|(recipient, seq, entry)| self.insert(recipient, seq, &entry)).collect(),
+            deletes: deletes
+                .map(|part| Delete { recipient: part.mailbox.key().clone(), seq: part.collected.deleted_upto })
+                .collect(),
+            seen: parts.iter().filter_map(|part| part.collected.seen.clone()).collect(),
+            seq_floor: self.delivery.seqs.floor_to_save(),
+        }
+    }
+
+    /// The row of a message. Memory holds packets, since most of them never become rows.
+    fn insert(&mut self, recipient: Arc<str>, seq: u64, entry: &Entry) -> Insert {
+        let frame = Frame { kind: 5, packet: &entry.packet };
+        let Ok(Message::Chat(chat)) = self.decoder.decode(self.cipher, frame).map(|decoded| decoded.message) else {
+            unreachable!("a packet in a window was decoded, or encoded by us, when it was accepted");
+        };
+        let row = Row {
+            seq,
+            sender: chat.from.into(),
+            text: chat.text.into(),
+            client_time: chat.time,
+            accepted_at: entry.accepted.unix_ms,
+        };
+        Insert { recipient, row }
+    }
+
+    fn note(&mut self, result: &Result<u64, StorageError>) {
+        match result {
+            Ok(rows) => {
+                if self.failures > 0 {
+                    log::warn!("saving works again after {} failed tries; {rows} messages written", self.failures);
+                }
+                if *rows > 0 {
+                    log::debug!("saved {rows} messages");
+                }
+                self.failures = 0;
+            }
+            Err(error) => {
+                self.failures += 1;
+                let pause = retry_pause(self.failures);
+                log::error!(
+                    "saving failed (try {}): {error}; nothing is lost, next try in {} ms",
+                    self.failures,
+                    pause.as_millis()
+                );
+            }
+        }
+    }
+
+    /// Gives up what is too old, and finds out when to look again.
+    fn expire(&mut self, now: Stamp) {
+        let oldest_kept = now.unix_ms - self.expire_after_ms;
+        let result = self.delivery.storage.expire(oldest_kept, limits::EXPIRE_ROWS).and_then(|expired| {
+            let messages: u64 = expired.iter().map(|user| user.messages).sum();
+            for user in expired {
+                if let Some(mailbox) = self.delivery.registry.peek(&user.recipient) {
+                    mailbox.expired(user.messages, user.bytes);
+                }
+            }
+            if messages > 0 {
+                log::info!("{messages} messages expired");
+            }
+            self.delivery.storage.oldest_at()
+        });
+        let wait_ms = match result {
+            Ok(Some(oldest_at)) => (oldest_at + self.expire_after_ms - now.unix_ms).clamp(0, EXPIRE_PAUSE_MS.1),
+            Ok(None) => self.expire_after_ms.min(EXPIRE_PAUSE_MS.1),
+            Err(error) => {
+                log::error!("expiry failed, trying again: {error}");
+                EXPIRE_PAUSE_MS.1
+            }
+        };
+        self.expire_at_ms = Some(now.mono_ms + wait_ms.max(EXPIRE_PAUSE_MS.0) as u64);
+    }
+
+    /// Everything that is in memory only, in a few tries.
+    fn last_save(&mut self) -> LastSave {
+        let mut saved = 0;
+        for attempt in 1..=LAST_TRIES {
+            let now = self.delivery.now();
+            self.delivery.agenda.take();
+            match self.save(self.delivery.registry.loaded(), true, now) {
+                Ok(rows) => {
+                    saved += rows;
+                    break;
+                }
+                Err(_) if attempt < LAST_TRIES => std::thread::sleep(retry_pause(attempt)),
+                Err(_) => {}
+            }
+        }
+        let unsaved = self.delivery.registry.loaded().iter().map(|mailbox| mailbox.unsaved()).sum();
+        LastSave { saved, unsaved }
+    }
+}
+
+/// Shortest and longest pause between two looks for expired messages, in milliseconds.
+const EXPIRE_PAUSE_MS: (i64, i64) = (1_000, 3_600_000);
+
+fn retry_pause(failures: u32) -> Duration {
+    let doubled = limits::SAVE_RETRY_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    doubled.min(limits::SAVE_RETRY_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retries_come_at_growing_distances() {
+        let pauses: Vec<u64> = [1, 2, 3, 7, 40].map(|failures| retry_pause(failures).as_millis() as u64).into();
+        assert_eq!(pauses, [250, 500, 1000, 10_000, 10_000]);
+    }
+}

@@ -1,0 +1,321 @@
+//! One connection, on a thread of its own: read → frame → dispatch, with a deadline for everything.
+//!
+//! Deadlines come from the socket's read timeout, computed from the time that is left. All packets of one read are executed before the
+//! outboxes that they touched are flushed, once each: under load one read and one write carry many packets.
+
+use std::io::{self, ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
+
+use super::Shared;
+use super::admission::Ticket;
+use super::buffer::ReadBuffer;
+use super::dispatch::dispatch;
+use super::peer::{Ending, Flow, Peer, Touched};
+use crate::delivery::{Flushed, Session};
+use crate::limits::{LINGER_TIMEOUT, SOCKET_BUFFER_BYTES};
+use crate::protocol::{Decoder, Frame};
+
+/// Only on its own thread.
+pub struct Connection {
+    shared: Arc<Shared>,
+    socket: Arc<TcpStream>,
+    buffer: ReadBuffer,
+    decoder: Decoder,
+    peer: Peer,
+    clocks: Clocks,
+    read_bytes: u64,
+}
+
+/// The connection's deadlines.
+struct Clocks {
+    connected_at: Instant,
+    /// When the last complete packet came.
+    heard_at: Instant,
+    /// When the first byte of the packet came that is not complete.
+    begun_at: Option<Instant>,
+    /// The read timeout that the socket has.
+    armed: Duration,
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    pub fn new(
+        shared: Arc<Shared>,
+        id: u64,
+        socket: Arc<TcpStream>,
+        address: SocketAddr,
+        ticket: Ticket,
+    ) -> Connection {
+        let peer = Peer {
+            shared: shared.clone(),
+            id,
+            address,
+            socket: socket.clone(),
+            ticket,
+            session: None,
+            now: shared.delivery.now(),
+            recipient: None,
+            touched: Touched::new(shared.clone()),
+        };
+        let now = Instant::now();
+        let clocks = Clocks { connected_at: now, heard_at: now, begun_at: None, armed: Duration::ZERO };
+        Connection {
+            shared,
+            socket,
+            buffer: ReadBuffer::default(),
+            decoder: Decoder::default(),
+            peer,
+            clocks,
+            read_bytes: 0,
+        }
+    }
+
+    /// The body of the thread: serves the connection to its end.
+    pub fn run(mut self) {
+        // Small packets, each wanted at once; the buffer's size is explained where it is defined. Neither failing ends anything.
+        let _ = self.socket.set_nodelay(true);
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&self.socket, SOCKET_BUFFER_BYTES);
+        let ending = self.read_loop();
+        self.end(&ending);
+    }
+
+    fn read_loop(&mut self) -> Ending {
+        loop {
+            if let Some(ending) = self.execute_all() {
+                return ending;
+            }
+            self.peer.touched.flush();
+            if let Some(ending) = self.read() {
+                return ending;
+            }
+        }
+    }
+
+    /// Executes every complete packet in the buffer.
+    fn execute_all(&mut self) -> Option<Ending> {
+        let max_packet_bytes = self.shared.config.max_packet_bytes;
+        let was_empty = self.buffer.is_empty();
+        let mut is_heard = false;
+        let ending = loop {
+            let frame = match Frame::parse(self.buffer.unread(), max_packet_bytes) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break None,
+                Err(error) => break Some(error.into()),
+            };
+            let length = frame.packet.len();
+            match dispatch(&mut self.peer, &mut self.decoder, &self.shared.cipher, frame) {
+                Flow::Next => {}
+                Flow::End(ending) => break Some(ending),
+                Flow::Wait => match self.peer.wait_for_room(self.shared.config.memory_wait_timeout) {
+                    None => continue,
+                    Some(ending) => break Some(ending),
+                },
+            }
+            is_heard = true;
+            self.buffer.consume(length);
+        };
+        if !was_empty {
+            self.note_progress(is_heard);
+        }
+        ending
+    }
+
+    /// Restarts the clocks after some bytes, and tells the mailbox when a packet was among them.
+    fn note_progress(&mut self, is_heard: bool) {
+        let now = Instant::now();
+        if is_heard {
+            self.clocks.heard_at = now;
+            self.clocks.begun_at = None;
+        }
+        if self.buffer.is_empty() {
+            self.clocks.begun_at = None;
+        } else {
+            self.clocks.begun_at.get_or_insert(now);
+        }
+        if let Some(session) = self.peer.session.as_ref().filter(|session| is_heard && session.wants_word()) {
+            let executed_bytes = self.read_bytes - self.buffer.unread().len() as u64;
+            session.mailbox.heard(session, executed_bytes, self.peer.now, &self.shared.delivery);
+        }
+    }
+
+    /// Reads once, within the deadline.
+    fn read(&mut self) -> Option<Ending> {
+        let wanted =
+            Frame::wanted(self.buffer.unread(), self.shared.config.max_packet_bytes).ok().flatten().unwrap_or(0);
+        loop {
+            let (deadline, ending) = self.deadline();
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Some(ending);
+            }
+            match self.read_within(left, wanted) {
+                Ok(0) => return Some(self.silence()),
+                Ok(count) => {
+                    self.read_bytes += count as u64;
+                    if self.buffer.is_small() {
+                        // Little comes: what a busy time has left behind is given back.
+                        self.decoder.shrink_above(IDLE_BYTES);
+                        self.peer.touched.shrink();
+                    }
+                    self.peer.now = self.shared.delivery.now();
+                    return None;
+                }
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) =>
+                {
+                    if self.shared.is_stopping() {
+                        return Some(Ending::Stopping);
+                    }
+                }
+                Err(error) => return Some(Ending::Lost(error.to_string())),
+            }
+        }
+    }
+
+    /// While the server stops nothing is waited for: what has arrived is still executed.
+    fn read_within(&mut self, left: Duration, wanted: usize) -> io::Result<usize> {
+        if self.shared.is_stopping() {
+            return self.buffer.fill(Arrived(&self.socket), wanted);
+        }
+        // A shorter timeout than needed costs one wake-up; setting it before each read would cost a system call.
+        if self.clocks.armed.is_zero() || self.clocks.armed > left || self.clocks.armed * 4 < left {
+            let timeout = left.max(Duration::from_millis(1));
+            self.socket.set_read_timeout(Some(timeout))?;
+            self.clocks.armed = timeout;
+        }
+        self.buffer.fill(&*self.socket, wanted)
+    }
+
+    /// The next deadline, and what it means when it passes.
+    fn deadline(&self) -> (Instant, Ending) {
+        let (config, clocks) = (&self.shared.config, &self.clocks);
+        if self.peer.session.is_none() {
+            return (clocks.connected_at + config.login_timeout, Ending::LoginTimeout);
+        }
+        let idle = (clocks.heard_at + config.read_timeout, Ending::Idle);
+        match clocks.begun_at {
+            Some(begun_at) if begun_at + config.packet_timeout < idle.0 => {
+                (begun_at + config.packet_timeout, Ending::PacketTimeout)
+            }
+            _ => idle,
+        }
+    }
+
+    /// The stream has ended: by whom?
+    fn silence(&self) -> Ending {
+        match &self.peer.session {
+            Some(session) if session.is_closed() => Ending::Replaced,
+            _ if self.shared.is_stopping() => Ending::Stopping,
+            _ => Ending::Fin,
+        }
+    }
+
+    fn end(&mut self, ending: &Ending) {
+        self.peer.touched.flush();
+        let id = self.peer.id;
+        match self.peer.session.clone() {
+            Some(session) => {
+                let waiting = self.end_session(&session, ending);
+                let name = session.name.as_written();
+                let waits = waiting.map_or(String::new(), |waiting| {
+                    if waiting > 0 { format!("; waiting: {waiting}") } else { String::new() }
+                });
+                match ending {
+                    Ending::Protocol(_) => log::warn!("c{id}: {name}: {ending}{waits}"),
+                    _ => log::info!("c{id}: {name}: {ending}{waits}"),
+                }
+            }
+            None => {
+                if matches!(ending, Ending::Refused(_)) {
+                    let _ = self.socket.shutdown(std::net::Shutdown::Write);
+                    self.discard_until(Instant::now() + LINGER_TIMEOUT);
+                }
+                match ending {
+                    Ending::Protocol(_) | Ending::Refused(_) => log::warn!("c{id}: {}: {ending}", self.peer.address),
+                    _ => log::debug!("c{id}: {}: {ending}", self.peer.address),
+                }
+            }
+        }
+    }
+
+    /// Ends the session; gives the number of messages that wait for the user, unless somebody else has taken over.
+    fn end_session(&mut self, session: &Arc<Session>, ending: &Ending) -> Option<u64> {
+        session.close();
+        session.mailbox.suspend(session);
+        match ending {
+            Ending::Stopping => self.settle(session),
+            Ending::Logout | Ending::Protocol(_) | Ending::Idle | Ending::PacketTimeout | Ending::NoRoom => {
+                session.outbox.finish();
+                self.discard_until(Instant::now() + LINGER_TIMEOUT);
+            }
+            Ending::Fin | Ending::Lost(_) | Ending::Replaced | Ending::Refused(_) | Ending::LoginTimeout => {}
+        }
+        let took_leave = matches!(ending, Ending::Fin | Ending::Logout);
+        session.mailbox.detach(session, took_leave, self.shared.delivery.now(), &self.shared.delivery)
+    }
+
+    /// At a stop: writes what is in the outbox and waits until the peer's TCP has it, up to the server's deadline.
+    fn settle(&mut self, session: &Session) {
+        let deadline = self.shared.stop_deadline();
+        let mut scratch = Vec::new();
+        if session.outbox.flush(&mut scratch) == Flushed::NeedsWriter {
+            // An error leaves the rest to the window.
+            let _ = session.outbox.drain(&mut scratch, deadline.saturating_duration_since(Instant::now()));
+            session.outbox.resign_writer();
+        }
+        while !session.outbox.is_settled() && Instant::now() < deadline && !session.outbox.pause(SETTLE_STEP) {}
+        session.outbox.finish();
+    }
+
+    /// Reads and forgets until the peer closes too: bytes left unread would turn our good-bye into a reset, and the peer would lose what it has not read.
+    fn discard_until(&mut self, deadline: Instant) {
+        let mut sink = [0; 1024];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.shared.is_stopping() || self.socket.set_read_timeout(Some(left)).is_err() {
+                return;
+            }
+            match (&*self.socket).read(&mut sink) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// What a connection's other buffers keep while little comes, in bytes.
+const IDLE_BYTES: usize = 4096;
+
+/// How long a stop waits for acknowledgements before it asks TCP again; only then, and only for what is on its way.
+const SETTLE_STEP: Duration = Duration::from_millis(5);
+
+impl Drop for Connection {
+    /// A panic has ended the thread's work half-way: the session must not stay.
+    fn drop(&mut self) {
+        if let Some(session) = &self.peer.session {
+            session.close();
+            let now = self.shared.delivery.now();
+            let _already_detached = session.mailbox.detach(session, false, now, &self.shared.delivery);
+        }
+    }
+}
+
+/// Reads what has arrived, never waiting.
+struct Arrived<'a>(&'a TcpStream);
+
+impl Read for Arrived<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match rustix::net::recv(self.0, &mut *bytes, RecvFlags::DONTWAIT) {
+            Ok((count, _)) => Ok(count),
+            Err(Errno::AGAIN) => Err(ErrorKind::WouldBlock.into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! PK_ClientLogin: a stranger becomes a user, and takes over from the connection that the user had before.
+
+use std::sync::Arc;
+
+use crate::delivery::{Outbox, Session};
+use crate::limits;
+use crate::protocol::{LoginAnswer, Message, UserName};
+use crate::server::peer::{Ending, Flow, Peer};
+use crate::threads;
+
+/// Answers the login; the connection ends when the answer is no.
+pub fn handle_login(peer: &mut Peer, name: &str) -> Flow {
+    match log_in(peer, name) {
+        Ok(()) => Flow::Next,
+        Err(reason) => refuse(peer, reason),
+    }
+}
+
+fn log_in(peer: &mut Peer, name: &str) -> Result<(), String> {
+    let name = UserName::parse(name).map_err(|error| error.to_string())?;
+    let shared = peer.shared.clone();
+    let delivery = &shared.delivery;
+    if !delivery.memory.has_room(limits::MAILBOX_BYTES) {
+        return Err("the server is short of memory, please try again in a minute".into());
+    }
+    let mailbox = delivery.mailbox(name.key()).map_err(|error| {
+        log::error!("c{}: login: {error}", peer.id);
+        "the server cannot read its database, please try again in a minute"
+    })?;
+    let outbox = Outbox::new(peer.socket.clone(), delivery.limits.outbox_bytes);
+    let session = Arc::new(Session::new(peer.id, delivery.next_generation(), name, mailbox.clone(), outbox));
+    let answer = answer(peer, true, "welcome");
+    let attached = loop {
+        match mailbox.attach(&session, &answer, peer.now, delivery) {
+            Ok(attached) => break attached,
+            // Behind its gate: when `close` returns nothing of the old session is executed any more. Then it can be replaced.
+            Err(present) => present.close(),
+        }
+    };
+    peer.session = Some(session.clone());
+    peer.ticket.logged_in();
+    threads::rename(session.name.as_written());
+    let mut note = "";
+    if let Some(replaced) = attached.replaced {
+        replaced.outbox.hang_up();
+        delivery.memory.wake_all();
+        note = ", replacing an older connection";
+    }
+    log::info!("c{}: {} logged in from {}{note}", peer.id, session.name.as_written(), peer.address);
+    if attached.needs_writer {
+        shared.writers.start(session.clone(), &shared);
+    }
+    peer.touched.add(session);
+    Ok(())
+}
+
+fn refuse(peer: &Peer, reason: String) -> Flow {
+    // A fresh socket takes so few bytes at once; if it does not, the client is gone.
+    let _ = rustix::net::send(
+        &peer.socket,
+        &answer(peer, false, &reason),
+        rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
+    );
+    Flow::End(Ending::Refused(reason))
+}
+
+fn answer(peer: &Peer, login: bool, tips: &str) -> Vec<u8> {
+    let mut packet = Vec::new();
+    let time = peer.now.unix_ms.div_euclid(1000);
+    Message::ServerAcceptLogin(LoginAnswer { login, tips, time }).encode(&peer.shared.cipher, &mut packet);
+    packet
+}

@@ -1,0 +1,6 @@
+//! One file per message of a client.
+
+pub mod chat;
+pub mod login;
+pub mod logout;
+pub mod ping;

@@ -1,0 +1,262 @@
+//! The server: threads, sockets, deadlines. Who may do what when.
+//!
+//! * `listener` → `admission` (caps) → `connection` (one thread each) → `dispatch` → `handlers`.
+//! * `peer` — what a connection's thread knows of the other end; `buffer` — what it reads into.
+//! * `writer` — threads that bring a backlog, or wait for a full socket.
+//! * `capacity` — how many connections the machine carries; `tally` — events that come in bursts.
+//!
+//! Invariant: nothing in here knows SQL, and no thread writes to a socket but through its outbox, the refusal of a stranger apart.
+
+mod admission;
+mod buffer;
+mod capacity;
+mod connection;
+mod dispatch;
+mod handlers;
+mod listener;
+mod peer;
+mod tally;
+mod writer;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::delivery::Delivery;
+use crate::jobs::timer::{self, LastSave};
+use crate::limits;
+use crate::protocol::{Cipher, KeyError};
+use crate::storage::{Storage, StorageError};
+use crate::threads;
+use admission::{Admission, Caps};
+use tally::Tally;
+use writer::Writers;
+
+/// Why a server did not start: what, where, and how to mend it.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error("the data directory {0} cannot be used: {1}; create it, or choose another with --data")]
+    Data(String, io::Error),
+    /// The database cannot be used.
+    #[error("the database in {0} cannot be used: {1}")]
+    Storage(String, StorageError),
+    /// The address cannot be used.
+    #[error("cannot listen on {0}: {1}; choose another address with --listen (port 0 takes any free one)")]
+    Listen(SocketAddr, io::Error),
+    /// The key has a wrong length.
+    #[error("{0}; set `key` in the configuration or CHATSERVER_KEY")]
+    Key(#[from] KeyError),
+    /// The system does not let us start the threads that every server needs.
+    #[error("the system refuses a thread: {0}; raise the limit on tasks (ulimit -u, TasksMax=)")]
+    Thread(io::Error),
+}
+
+/// What every thread of the server shares. Safe from any thread.
+pub struct Shared {
+    config: Config,
+    cipher: Cipher,
+    delivery: Arc<Delivery>,
+    admission: Arc<Admission>,
+    connections: Connections,
+    writers: Writers,
+    tally: Tally,
+    is_stopping: AtomicBool,
+    stop_deadline: Mutex<Option<Instant>>, // lock: a leaf
+    stopped: Condvar,
+}
+
+impl Shared {
+    fn is_stopping(&self) -> bool {
+        self.is_stopping.load(SeqCst)
+    }
+
+    /// When a stop gives up waiting for sockets.
+    fn stop_deadline(&self) -> Instant {
+        self.stop_deadline.lock().unwrap_or_else(Instant::now)
+    }
+
+    /// Waits for `timeout` or for the stop; `true`: the server stops.
+    fn wait_for_stop(&self, timeout: Duration) -> bool {
+        let mut deadline = self.stop_deadline.lock();
+        let _timed_out = self.stopped.wait_while_for(&mut deadline, |_| !self.is_stopping(), timeout);
+        self.is_stopping()
+    }
+}
+
+/// The open connections, so that a stop can wake and await them.
+#[derive(Default)]
+struct Connections {
+    open: Mutex<HashMap<u64, Arc<TcpStream>>>, // lock: a leaf
+    closed: Condvar,
+}
+
+/// A connection's place among the open ones; dropping it gives it back.
+struct Place {
+    id: u64,
+    shared: Arc<Shared>,
+}
+
+impl Connections {
+    fn add(&self, id: u64, socket: Arc<TcpStream>, shared: Arc<Shared>) -> Place {
+        self.open.lock().insert(id, socket);
+        Place { id, shared }
+    }
+
+    fn shut(&self, how: Shutdown) {
+        for socket in self.open.lock().values() {
+            // An error means that it is gone already.
+            let _: io::Result<()> = socket.shutdown(how);
+        }
+    }
+
+    /// Waits until all are closed; gives the number of those that are not.
+    fn wait_until_closed(&self, deadline: Instant) -> usize {
+        let mut open = self.open.lock();
+        while !open.is_empty() && !self.closed.wait_until(&mut open, deadline).timed_out() {}
+        open.len()
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.shared.connections.open.lock();
+        open.remove(&self.id);
+        if open.is_empty() {
+            self.shared.connections.closed.notify_all();
+        }
+    }
+}
+
+/// What a stop found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stopped {
+    /// Messages that reached their recipients while the server stopped.
+    pub delivered: u64,
+    /// Messages that the last save wrote.
+    pub saved: u64,
+    /// Messages that could not be saved; 0 unless the disk failed.
+    pub unsaved: u64,
+}
+
+/// A running server. Dropping it without `stop` leaves its threads running.
+pub struct Server {
+    shared: Arc<Shared>,
+    listener: Arc<TcpListener>,
+    address: SocketAddr,
+    accept: JoinHandle<()>,
+    timer: JoinHandle<()>,
+    last_save: Arc<Mutex<LastSave>>, // lock: a leaf
+}
+
+impl Server {
+    /// Opens the database, listens, and starts the threads.
+    ///
+    /// # Errors
+    /// One sentence for the operator. Nothing is left running.
+    pub fn start(config: Config) -> Result<Server, StartError> {
+        let cipher = Cipher::new(config.key.bytes())?;
+        let data = config.data.display().to_string();
+        std::fs::create_dir_all(&config.data).map_err(|error| StartError::Data(data.clone(), error))?;
+        let capacity = capacity::capacity(config.max_connections, config.max_writers);
+        let storage = Storage::open(&config.data).map_err(|error| StartError::Storage(data.clone(), error))?;
+        let waiting = storage.total().map_err(|error| StartError::Storage(data.clone(), error))?;
+        let delivery = Delivery::new(&config, storage, Box::new(SystemClock::new()))
+            .and_then(|delivery| timer::reserve_seqs(&delivery).map(|()| delivery))
+            .map_err(|error| StartError::Storage(data.clone(), error))?;
+        let listener = listener::listen(config.listen).map_err(|error| StartError::Listen(config.listen, error))?;
+        let address = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
+        log::info!("listening on {address}");
+        log::info!(
+            "up to {} connections ({}), {} writers",
+            capacity.connections,
+            capacity.bound_by,
+            config.max_writers
+        );
+        log::info!(
+            "database {data}/chatserver.db, {} bytes in use; waiting messages: {}",
+            delivery.storage.used_bytes(),
+            waiting.messages
+        );
+        let shared = Arc::new(Shared {
+            cipher,
+            delivery: Arc::new(delivery),
+            admission: Admission::new(Caps {
+                connections: capacity.connections,
+                per_address: config.max_per_address,
+                strangers: config.max_strangers,
+                strangers_per_address: config.max_strangers_per_address,
+                exempt: config.exempt_addresses.clone(),
+            }),
+            connections: Connections::default(),
+            writers: Writers::new(config.max_writers),
+            tally: Tally::default(),
+            is_stopping: AtomicBool::new(false),
+            stop_deadline: Mutex::new(None),
+            stopped: Condvar::new(),
+            config,
+        });
+        Server::spawn(shared, listener, address).map_err(StartError::Thread)
+    }
+
+    fn spawn(shared: Arc<Shared>, listener: TcpListener, address: SocketAddr) -> io::Result<Server> {
+        let (listener, last_save) = (Arc::new(listener), Arc::new(Mutex::new(LastSave::default())));
+        let (delivery, report) = (shared.delivery.clone(), last_save.clone());
+        let expire_after = shared.config.expire_after;
+        let cipher = Cipher::new(shared.config.key.bytes()).map_err(io::Error::other)?;
+        let timer = threads::spawn("timer", limits::STACK_BYTES, move || {
+            timer::timer_loop(&delivery, &cipher, expire_after, &report)
+        })?;
+        let (door, context) = (listener.clone(), shared.clone());
+        let accept = match threads::spawn("accept", limits::STACK_BYTES, move || listener::accept_loop(&door, &context))
+        {
+            Ok(accept) => accept,
+            Err(error) => {
+                shared.delivery.agenda.stop();
+                let _ = timer.join();
+                return Err(error);
+            }
+        };
+        Ok(Server { shared, listener, address, accept, timer, last_save })
+    }
+
+    /// Where it listens; with the port that was chosen when port 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops accepting, executes what has arrived, delivers what is in the outboxes up to `shutdown_timeout`, saves the rest, closes the database.
+    pub fn stop(self) -> Stopped {
+        let shared = &self.shared;
+        let deadline = Instant::now() + shared.config.shutdown_timeout;
+        let acked_before = shared.delivery.delivered();
+        *shared.stop_deadline.lock() = Some(deadline);
+        shared.is_stopping.store(true, SeqCst);
+        shared.stopped.notify_all();
+        // On Linux this wakes a thread that waits in accept.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        let _ = self.accept.join();
+        shared.connections.shut(Shutdown::Read);
+        if shared.connections.wait_until_closed(deadline) > 0 {
+            shared.connections.shut(Shutdown::Both);
+            shared.connections.wait_until_closed(Instant::now() + limits::LINGER_TIMEOUT);
+        }
+        shared.delivery.stop();
+        shared.delivery.agenda.stop();
+        let _ = self.timer.join();
+        let last_save = *self.last_save.lock();
+        Stopped {
+            delivered: shared.delivery.delivered() - acked_before,
+            saved: last_save.saved,
+            unsaved: last_save.unsaved,
+        }
+    }
+}

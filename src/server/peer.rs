@@ -1,0 +1,151 @@
+//! The one at the other end, as its connection's thread knows it: a stranger or a user, and whose outboxes its packets have touched.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Shared;
+use super::admission::Ticket;
+use crate::clock::Stamp;
+use crate::delivery::{Flushed, Mailbox, Session};
+use crate::protocol::ProtocolError;
+
+/// Why a connection ends.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Ending {
+    /// The client closed its side in order.
+    #[error("closed by the client")]
+    Fin,
+    /// The client said good-bye.
+    #[error("logged out")]
+    Logout,
+    /// The connection broke.
+    #[error("connection lost: {0}")]
+    Lost(String),
+    /// Another login of the same user took over.
+    #[error("replaced by another login")]
+    Replaced,
+    /// The login was refused with this reason.
+    #[error("login refused: {0}")]
+    Refused(String),
+    /// No login came in time.
+    #[error("no login within the time limit")]
+    LoginTimeout,
+    /// Nothing came within the read timeout.
+    #[error("silent for too long")]
+    Idle,
+    /// A packet was begun and not completed in time.
+    #[error("a packet was begun and not completed in time")]
+    PacketTimeout,
+    /// There was no room for a message within the time limit.
+    #[error("no memory for its messages within the time limit")]
+    NoRoom,
+    /// It broke a rule.
+    #[error("{0}")]
+    Protocol(#[from] ProtocolError),
+    /// The server stops.
+    #[error("the server stops")]
+    Stopping,
+}
+
+/// What follows a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flow {
+    /// The next one.
+    Next,
+    /// The same one again, when there is room for it.
+    Wait,
+    /// The end of the connection.
+    End(Ending),
+}
+
+/// Only from the connection's own thread.
+pub struct Peer {
+    /// What all connections share.
+    pub shared: Arc<Shared>,
+    /// The connection's id.
+    pub id: u64,
+    /// The other end's address.
+    pub address: SocketAddr,
+    /// The connection.
+    pub socket: Arc<TcpStream>,
+    /// Its place among the connections.
+    pub ticket: Ticket,
+    /// Who logged in.
+    pub session: Option<Arc<Session>>,
+    /// When the present bytes were read.
+    pub now: Stamp,
+    /// The mailbox that was written to last, under the name that was written: a conversation looks it up once.
+    pub recipient: Option<(String, Arc<Mailbox>)>,
+    /// The outboxes that the present packets have pushed to.
+    pub touched: Touched,
+}
+
+impl Peer {
+    /// Waits for room for a message, with no lock held and nothing left unflushed.
+    pub fn wait_for_room(&mut self, timeout: Duration) -> Option<Ending> {
+        self.touched.flush();
+        let shared = &self.shared;
+        let session = self.session.as_ref()?;
+        let has_ended = || session.is_closed() || shared.delivery.is_stopped();
+        // A longest packet of room, so that a sender of long texts is not starved by senders of short ones.
+        let needed = shared.config.max_packet_bytes;
+        shared.delivery.agenda.hurry();
+        let is_ready =
+            shared.delivery.memory.wait_until(timeout, || has_ended() || shared.delivery.memory.has_room(needed));
+        match () {
+            () if session.is_closed() => Some(Ending::Replaced),
+            () if shared.delivery.is_stopped() => Some(Ending::Stopping),
+            () if !is_ready => Some(Ending::NoRoom),
+            () => None,
+        }
+    }
+}
+
+/// What the buffer of a thread to which little comes keeps, in bytes.
+const KEPT_BYTES: usize = 4096;
+
+/// The outboxes that a thread has pushed to and owes a flush. Dropping it pays the debt, also when a handler panics.
+pub struct Touched {
+    shared: Arc<Shared>,
+    sessions: Vec<Arc<Session>>,
+    scratch: Vec<u8>,
+}
+
+impl Touched {
+    /// None yet.
+    pub fn new(shared: Arc<Shared>) -> Touched {
+        Touched { shared, sessions: Vec::new(), scratch: Vec::new() }
+    }
+
+    /// This session's outbox was pushed to.
+    pub fn add(&mut self, session: Arc<Session>) {
+        if !self.sessions.iter().rev().any(|known| Arc::ptr_eq(known, &session)) {
+            self.sessions.push(session);
+        }
+    }
+
+    /// Flushes each of them once. Never waits.
+    pub fn flush(&mut self) {
+        for session in self.sessions.drain(..) {
+            match session.outbox.flush(&mut self.scratch) {
+                Flushed::Done => {}
+                Flushed::DoneAskAcks => session.mailbox.collect_acks(&self.shared.delivery),
+                Flushed::NeedsWriter => self.shared.writers.start(session, &self.shared),
+            }
+        }
+    }
+
+    /// Gives back the buffer of a busy time.
+    pub fn shrink(&mut self) {
+        if self.scratch.capacity() > KEPT_BYTES {
+            self.scratch = Vec::new();
+        }
+    }
+}
+
+impl Drop for Touched {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}

@@ -1,0 +1,163 @@
+//! The writers: threads that bring a session what waits on disk, or wait for its full socket, so that no other thread has to.
+//!
+//! A session has a writer only while there is something to bring; its outbox hands out the right to be one, to one thread at a time.
+//! Writers are capped (`max_writers`): past the cap a session waits its turn, and the next writer that is done goes on with it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::Shared;
+use crate::delivery::{Flushed, Session, WriteError, WriterStep};
+use crate::limits;
+use crate::protocol::{Chat, Message};
+use crate::threads;
+
+/// Safe from any thread.
+pub struct Writers {
+    limit: usize,
+    state: Mutex<State>, // lock: a leaf
+}
+
+#[derive(Default)]
+struct State {
+    running: usize,
+    waiting: VecDeque<Arc<Session>>,
+}
+
+impl Writers {
+    /// At most `limit` threads.
+    pub fn new(limit: usize) -> Writers {
+        Writers { limit, state: Mutex::default() }
+    }
+
+    /// Starts the session's writer, now or when one of the running ones is done. The caller was told to by the session's outbox or mailbox.
+    pub fn start(&self, session: Arc<Session>, shared: &Arc<Shared>) {
+        {
+            let mut state = self.state.lock();
+            if state.running >= self.limit {
+                state.waiting.push_back(session);
+                return;
+            }
+            state.running += 1;
+        }
+        let (name, worker, present) = (thread_name(&session), shared.clone(), session.clone());
+        if let Err(error) = threads::spawn(&name, limits::STACK_BYTES, move || worker.writers.work(session, &worker)) {
+            log::error!("c{}: no thread for its writer, so it ends: {error}", present.id);
+            shared.tally.spawn_failures.note(shared.delivery.now().mono_ms);
+            self.state.lock().running -= 1;
+            present.outbox.hang_up();
+        }
+    }
+
+    /// The body of a writer's thread: one session after another.
+    fn work(&self, first: Arc<Session>, shared: &Arc<Shared>) {
+        let mut running = Running { writers: self, is_done: false };
+        let mut next = Some(first);
+        while let Some(session) = next {
+            threads::rename(&thread_name(&session));
+            writer_loop(&session, shared);
+            next = running.next_session();
+        }
+    }
+}
+
+/// Gives the place back, also when a writer panics.
+struct Running<'a> {
+    writers: &'a Writers,
+    is_done: bool,
+}
+
+impl Running<'_> {
+    fn next_session(&mut self) -> Option<Arc<Session>> {
+        let mut state = self.writers.state.lock();
+        let next = state.waiting.pop_front();
+        if next.is_none() {
+            state.running -= 1;
+            self.is_done = true;
+        }
+        next
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            let mut state = self.writers.state.lock();
+            state.running -= 1;
+            // Nobody may come to serve them: their own readers end them, and what they wait for stays in their windows.
+            state.waiting.drain(..).for_each(|session| session.outbox.hang_up());
+        }
+    }
+}
+
+fn thread_name(session: &Session) -> String {
+    format!("w:{}", session.name.as_written())
+}
+
+/// Brings one session what it has not got, until it has got everything, is replaced, or takes nothing any more.
+fn writer_loop(session: &Arc<Session>, shared: &Arc<Shared>) {
+    let mut rows = Rows::default();
+    loop {
+        match session.outbox.drain(&mut rows.chunk, shared.config.write_stall_timeout) {
+            Ok(()) => {}
+            Err(WriteError::Stalled) => {
+                log::info!(
+                    "c{}: {} has taken nothing for write_stall_timeout, so its connection ends",
+                    session.id,
+                    session.name.as_written()
+                );
+                return session.outbox.hang_up();
+            }
+            Err(WriteError::Broken) => return,
+        }
+        session.mailbox.collect_acks(&shared.delivery);
+        match session.mailbox.writer_step(session) {
+            WriterStep::Read { after, upto } => {
+                if !rows.bring(session, shared, after, upto) {
+                    return;
+                }
+            }
+            WriterStep::Drain => {}
+            WriterStep::Resigned => match session.outbox.flush(&mut rows.chunk) {
+                Flushed::NeedsWriter => {}
+                Flushed::Done | Flushed::DoneAskAcks => return,
+            },
+            WriterStep::Gone => return session.outbox.resign_writer(),
+        }
+    }
+}
+
+/// A writer's buffers.
+#[derive(Default)]
+struct Rows {
+    chunk: Vec<u8>,
+    packets: Vec<u8>,
+    ends: Vec<(usize, u64)>,
+}
+
+impl Rows {
+    /// Reads the next rows and hands them over; `false`: the session is gone.
+    fn bring(&mut self, session: &Session, shared: &Shared, after: u64, upto: u64) -> bool {
+        let key = session.mailbox.key();
+        let (rows, is_complete) =
+            match shared.delivery.storage.read(key, after, upto, limits::READ_ROWS, limits::READ_BYTES) {
+                Ok(read) => read,
+                Err(error) => {
+                    log::error!("c{}: what waits cannot be read, trying again: {error}", session.id);
+                    session.outbox.pause(limits::DISK_RETRY);
+                    return !session.is_closed();
+                }
+            };
+        self.packets.clear();
+        self.ends.clear();
+        for row in &rows {
+            let chat =
+                Chat { from: &row.sender, to: session.name.as_written(), text: &row.text, time: row.client_time };
+            Message::Chat(chat).encode(&shared.cipher, &mut self.packets);
+            self.ends.push((self.packets.len(), row.seq));
+        }
+        session.mailbox.hand_over_rows(session, &self.packets, &self.ends, is_complete.then_some(upto))
+    }
+}
