@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::terminal::{escape, print_note};
 use crate::client::{Client, ClientError, Connect};
-use crate::protocol::{Cipher, PUBLISHED_KEY};
+use crate::protocol::{Cipher, PUBLISHED_KEY, UserName};
 
 /// Pause between two pings: four in the server's default read timeout of 120 s.
 pub const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -99,6 +99,14 @@ fn parse_hex(digits: &[u8]) -> Option<Vec<u8>> {
             _ => None,
         })
         .collect()
+}
+
+/// Checks a recipient's name here, because a server of level 1 cannot tell a sender that it is illegal.
+///
+/// # Errors
+/// A sentence that says what is wrong with it.
+pub fn recipient_name(name: &str) -> Result<String, String> {
+    UserName::parse(name).map(|_| name.to_owned()).map_err(|error| error.to_string())
 }
 
 /// Prints why and gives the exit code.

@@ -17,21 +17,25 @@ use crate::client::{Client, ClientError, Connect, Incoming};
 /// How often the wait for a message looks whether Ctrl-C was pressed.
 const INTERRUPT_CHECK: Duration = Duration::from_millis(200);
 
+const EXIT_CODES: &str = "Exit codes:
+  0  N messages printed, or interrupted with Ctrl-C
+  1  no connection at the start
+  3  refused by the server, or taken over by another login
+  4  --timeout has passed";
+
 /// Print what arrives for a user, a line per message
 ///
-/// A line is "TIME FROM: TEXT" with the sender's time in UTC and control characters escaped, or with --json an object
-/// {from, to, text, time, msg_id, seq}: time in Unix seconds, msg_id and seq null with a server or login of level 1.
+/// A line is "TIME FROM: TEXT" with the sender's time in UTC and control characters escaped. With --json it is an object
+/// {from, to, text, time, msg_id, seq}: time in Unix seconds; msg_id and seq are null at level 1 of the protocol.
 ///
-/// Listening as NAME closes a connection that NAME has elsewhere. When the connection is lost it is made again (after 1 s, 2 s, 4 s …
-/// 30 s), without an end. A connection that ends within 5 s of its login was most likely taken over by another login of the same
-/// name: then listen stops with exit code 3, so that two programs do not throw each other out for ever.
+/// Listening as NAME closes a connection that NAME has elsewhere. When the connection is lost it is made again, after 1 s, 2 s,
+/// 4 s and so on up to 30 s, without an end. One that ends within 5 s of its login was most likely taken over by another login
+/// of the same name: then listen stops, so that two programs do not throw each other out for ever.
 ///
-/// With --count what arrives beyond N before the server has taken the logout is counted on standard error and not printed.
-///
-/// Exit codes: 0 N messages printed, or interrupted with Ctrl-C; 1 the first connection failed; 3 refused by the server or taken over;
-/// 4 --timeout has passed.
+/// With --count, what has arrived beyond N when the server takes the logout is delivered, but not printed; standard error says
+/// how many there were.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXIT_CODES)]
 pub struct Args {
     /// Whose messages: log in with this name
     #[arg(long = "as", value_name = "NAME")]

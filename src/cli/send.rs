@@ -4,24 +4,29 @@ use std::io::{self, BufRead, Read};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 
-use super::chat::recipient_name;
-use super::connection::{ConnectionArgs, PING_INTERVAL, exit, exit_code, fail};
+use super::connection::{ConnectionArgs, PING_INTERVAL, exit, exit_code, fail, recipient_name};
 use super::listen;
 use crate::client::{Client, ClientError};
 
 /// Lines read ahead of the network, and most that are written at once.
 const BATCH_LINES: usize = 256;
 
+const EXIT_CODES: &str = "Exit codes:
+  0  sent, and read by the server
+  1  no connection, or it was lost before the server had read everything
+  3  refused by the server
+  4  the server did not answer in time
+  5  standard input could not be read";
+
 /// Send a text to a user and exit
 ///
-/// Success (exit code 0) means that the server has read everything. It then keeps the text for a recipient who is not there.
+/// Success means that the server has read everything. It keeps the text for a recipient who is not there.
 ///
-/// Sending as NAME logs in as NAME: a connection that NAME has elsewhere is closed, and messages that wait for NAME are delivered
-/// here. They are printed on standard output as `listen` prints them, so that they are not lost. Use a name of its own for a script.
-///
-/// Exit codes: 0 sent, 1 no connection, 3 refused by the server, 4 timeout, 5 standard input could not be read.
+/// Sending as NAME logs in as NAME: a connection that NAME has elsewhere is closed, and messages that wait for NAME are
+/// delivered here. They are printed on standard output as `listen` prints them, so that they are not lost. Better give a script
+/// a name of its own.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = EXIT_CODES)]
 pub struct Args {
     /// Who sends: log in with this name
     #[arg(long = "as", value_name = "NAME")]

@@ -590,8 +590,13 @@ impl Mailbox {
 }
 
 impl State {
+    /// Messages that are not acknowledged. Rows that are acknowledged and not deleted yet count until the next save, unless they are all there is.
     fn waiting(&self) -> u64 {
-        self.disk.messages + self.window.as_ref().map_or(0, Window::unsaved)
+        match &self.window {
+            Some(window) if window.acked() == window.last() => 0,
+            Some(window) => self.disk.messages + window.unsaved(),
+            None => self.disk.messages,
+        }
     }
 
     /// Why a message for a recipient who does not take it at once is refused, if it is.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::super::connection::{PING_INTERVAL, Reconnect, login_failure};
+use super::super::connection::{PING_INTERVAL, Reconnect};
 use super::super::terminal::escape;
 use super::screen::Screen;
 use crate::client::{Client, ClientError, Connect, Incoming, Sender};
@@ -211,11 +211,7 @@ impl Network {
                 .note(&format!("Another login as {name} has taken over; press Enter to take it back, /quit to leave"));
             self.wait_for_user()?;
         } else {
-            self.screen.note(&format!(
-                "{lost}; connecting again in {} s (or {} has logged in elsewhere)",
-                pause.as_secs(),
-                escape(&self.name)
-            ));
+            self.screen.note(&format!("{lost}; connecting again in {} s", pause.as_secs()));
             self.pause(pause)?;
         }
         loop {
@@ -223,7 +219,8 @@ impl Network {
                 Ok(client) => return self.online(client),
                 Err(error) => {
                     pause = reconnect.next_pause();
-                    self.screen.note(&format!("{}; next attempt in {} s", login_failure(&error), pause.as_secs()));
+                    let why = error.to_string();
+                    self.screen.note(&format!("{}; next attempt in {} s", escape(&why), pause.as_secs()));
                 }
             }
             self.pause(pause)?;
