@@ -13,8 +13,6 @@ fn a_stranger_that_leaves_leaves_nothing_behind() {
         let socket = server.socket();
         socket.shutdown(Shutdown::Both).unwrap();
     }
-    eventually("descriptors and threads are back at the start", || {
-        (server.descriptors(), server.threads()) == before
-    });
+    eventually("descriptors and threads are back at the start", || (server.descriptors(), server.threads()) == before);
     pair.chat();
 }

@@ -141,7 +141,12 @@ impl Setup {
         let mut words = self.wrapper.clone();
         words.push(env!("CARGO_BIN_EXE_chatserver").to_owned());
         let mut command = without_settings(Command::new(&words[0]));
-        command.args(&words[1..]).args(["serve", "--listen", self.listen.as_deref().unwrap_or("127.0.0.1:0"), "--data"]);
+        command.args(&words[1..]).args([
+            "serve",
+            "--listen",
+            self.listen.as_deref().unwrap_or("127.0.0.1:0"),
+            "--data",
+        ]);
         command.arg(data).args(&self.arguments);
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -321,12 +326,12 @@ impl Server {
     }
 
     /// Rows of `messages` at present: what waits on disk, for all users.
-    pub fn rows(&self) -> u64 {
+    pub fn rows(&self) -> i64 {
         self.db().query_row("select count(*) from messages", [], |row| row.get(0)).unwrap()
     }
 
     /// Rows of `messages` of one user, who is named as in `name_key`.
-    pub fn rows_of(&self, name: &str) -> u64 {
+    pub fn rows_of(&self, name: &str) -> i64 {
         self.db().query_row("select count(*) from messages where recipient = ?", [name], |row| row.get(0)).unwrap()
     }
 
@@ -462,9 +467,10 @@ impl Pair {
     pub fn chat(&mut self) {
         self.rounds += 1;
         let text = format!("round {}", self.rounds);
-        for (from, to) in [(&mut self.one, &mut self.two), (&mut self.two, &mut self.one)] {
-            from.send(to.name(), &text).unwrap();
-            assert_eq!(next(to).text, text, "what {} reads", to.name());
+        for _ in 0..2 {
+            self.one.send(self.two.name(), &text).unwrap();
+            assert_eq!(next(&mut self.two).text, text, "what {} reads", self.two.name());
+            std::mem::swap(&mut self.one, &mut self.two);
         }
     }
 }
