@@ -4,5 +4,24 @@
 //! Rules: a server of one's own on port 0 and in a directory of its own; barriers and conditions (`roundtrip`, `wait_for_log`,
 //! `eventually`) instead of sleeps; what is only expected *not* to happen is followed by something that must happen.
 
-mod connecting;
 mod harness;
+mod wire;
+
+mod connecting;
+mod login;
+
+mod chat;
+mod offline;
+mod takeover;
+
+mod bad_input;
+mod limits;
+
+mod shutdown;
+mod storage;
+
+mod command_line;
+mod log_lines;
+
+mod faults_2014;
+mod recorded;
