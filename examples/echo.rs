@@ -27,9 +27,7 @@ fn answer(mut client: Client) -> Result<std::convert::Infallible, ClientError> {
     println!("logged in as {}: {}", client.name(), client.welcome());
     loop {
         match client.recv(Duration::from_secs(30))? {
-            Some(message) if message.from != message.to => {
-                client.send(&message.from, &message.text)?
-            }
+            Some(message) if message.from != message.to => client.send(&message.from, &message.text)?,
             Some(_) => {}
             None => client.ping()?,
         }

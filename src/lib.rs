@@ -6,6 +6,7 @@ pub mod config;
 pub mod delivery;
 pub mod jobs;
 pub mod limits;
+pub mod logging;
 pub mod protocol;
 pub mod server;
 pub mod storage;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The program: everything it does is in `cli`, one file per subcommand.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    chatserver::cli::run()
+}

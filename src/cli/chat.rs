@@ -68,11 +68,7 @@ pub fn run(args: Args) -> ExitCode {
         escape(client.welcome())
     ));
     screen.note("/help shows the commands, /quit leaves");
-    let mut chat = Chat {
-        link: Link::start(connect, client, network_screen),
-        screen,
-        to: args.to,
-    };
+    let mut chat = Chat { link: Link::start(connect, client, network_screen), screen, to: args.to };
     chat.converse(&mut input);
     // Before the good-bye: a network thread that waits for the editor to show something must not wait for ever.
     drop(input);
@@ -98,9 +94,8 @@ impl Chat {
                 Command::Quit => return,
                 Command::Unknown(word) => {
                     let word = escape(word);
-                    self.screen.note(&format!(
-                        "there is no command {word}: /help lists them, /{word} sends it as a text"
-                    ));
+                    self.screen
+                        .note(&format!("there is no command {word}: /help lists them, /{word} sends it as a text"));
                 }
             }
         }
@@ -115,23 +110,21 @@ impl Chat {
 
     fn send(&mut self, text: &str) {
         let Some(to) = &self.to else {
-            self.screen
-                .note("not sent: choose a recipient first, with /to NAME");
+            self.screen.note("not sent: choose a recipient first, with /to NAME");
             return;
         };
         match self.link.send(to, text) {
             Sent::Now => {}
             Sent::Later => self.screen.note("not connected: kept, and sent after the next login"),
-            Sent::AfterEnter => self.screen.note("another login has taken over: kept, and sent when you press Enter on an empty line"),
+            Sent::AfterEnter => {
+                self.screen.note("another login has taken over: kept, and sent when you press Enter on an empty line")
+            }
         }
     }
 
     fn address(&mut self, name: &str) {
         if name.is_empty() {
-            let to = self
-                .to
-                .as_deref()
-                .map_or("nobody yet: /to NAME".into(), escape);
+            let to = self.to.as_deref().map_or("nobody yet: /to NAME".into(), escape);
             self.screen.note(&format!("writing to {to}"));
             return;
         }
@@ -152,14 +145,10 @@ impl Chat {
         let left = self.link.leave();
         match left.unsent {
             0 if left.clean => ExitCode::SUCCESS,
-            0 => fail(
-                "the server did not confirm the good-bye: what was typed last may not have arrived",
-                exit::TIMEOUT,
-            ),
-            unsent => fail(
-                &format!("{unsent} of your lines were not sent: there was no connection"),
-                exit::START,
-            ),
+            0 => {
+                fail("the server did not confirm the good-bye: what was typed last may not have arrived", exit::TIMEOUT)
+            }
+            unsent => fail(&format!("{unsent} of your lines were not sent: there was no connection"), exit::START),
         }
     }
 }
@@ -192,9 +181,7 @@ impl Command<'_> {
         if command.starts_with('/') {
             return Command::Text(command);
         }
-        let (word, rest) = command
-            .split_once(char::is_whitespace)
-            .unwrap_or((command, ""));
+        let (word, rest) = command.split_once(char::is_whitespace).unwrap_or((command, ""));
         match word {
             "to" => Command::To(rest.trim()),
             "help" | "?" => Command::Help,

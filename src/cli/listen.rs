@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::connection::{
-    ConnectionArgs, PING_INTERVAL, Reconnect, exit, exit_code, fail, login_failure, parse_duration,
-};
+use super::connection::{ConnectionArgs, PING_INTERVAL, Reconnect, exit, exit_code, fail, login_failure};
 use super::terminal::{escape, print_note, utc};
 use crate::client::{Client, ClientError, Connect, Incoming};
+use crate::config::parse_duration;
 
 /// How often the wait for a message looks whether Ctrl-C was pressed.
 const INTERRUPT_CHECK: Duration = Duration::from_millis(200);
@@ -62,9 +61,7 @@ pub fn run(args: Args) -> ExitCode {
     let mut listener = Listener {
         remaining: args.count,
         json: args.json,
-        deadline: args
-            .timeout
-            .and_then(|timeout| Instant::now().checked_add(timeout)),
+        deadline: args.timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
         interrupted: interrupt_flag(),
     };
     let (connect, mut client) = match args.connection.login(&args.name) {
@@ -151,19 +148,11 @@ impl Listener {
 
     /// Until something other than a message may want attention.
     fn wait(&self) -> Duration {
-        self.deadline.map_or(INTERRUPT_CHECK, |at| {
-            at.saturating_duration_since(Instant::now())
-                .min(INTERRUPT_CHECK)
-        })
+        self.deadline.map_or(INTERRUPT_CHECK, |at| at.saturating_duration_since(Instant::now()).min(INTERRUPT_CHECK))
     }
 
     /// Tries until it succeeds or there is a reason to stop.
-    fn login_again(
-        &self,
-        connect: &Connect,
-        name: &str,
-        reconnect: &mut Reconnect,
-    ) -> Result<Client, End> {
+    fn login_again(&self, connect: &Connect, name: &str, reconnect: &mut Reconnect) -> Result<Client, End> {
         loop {
             let next_attempt = Instant::now() + reconnect.next_pause();
             while Instant::now() < next_attempt {
@@ -188,23 +177,14 @@ impl Listener {
         };
         match end {
             End::Count | End::Output if !arrived.is_empty() => {
-                print_note(&format!(
-                    "{} more had arrived and are not printed",
-                    arrived.len()
-                ));
+                print_note(&format!("{} more had arrived and are not printed", arrived.len()));
             }
             End::Count | End::Output => {}
             End::Timeout | End::Interrupted => {
-                let _ = arrived
-                    .iter()
-                    .try_for_each(|message| print(&mut io::stdout().lock(), message, self.json));
+                let _ = arrived.iter().try_for_each(|message| print(&mut io::stdout().lock(), message, self.json));
             }
         }
-        if end == End::Timeout {
-            ExitCode::from(exit::TIMEOUT)
-        } else {
-            ExitCode::SUCCESS
-        }
+        if end == End::Timeout { ExitCode::from(exit::TIMEOUT) } else { ExitCode::SUCCESS }
     }
 }
 
@@ -233,24 +213,9 @@ struct JsonLine<'a> {
 /// # Errors
 /// Nobody reads `out` any more.
 pub(super) fn print(out: &mut impl Write, message: &Incoming, json: bool) -> io::Result<()> {
-    let Incoming {
-        from,
-        to,
-        text,
-        time,
-    } = message;
+    let Incoming { from, to, text, time } = message;
     if json {
-        serde_json::to_writer(
-            &mut *out,
-            &JsonLine {
-                from,
-                to,
-                text,
-                time: *time,
-                msg_id: None,
-                seq: None,
-            },
-        )?;
+        serde_json::to_writer(&mut *out, &JsonLine { from, to, text, time: *time, msg_id: None, seq: None })?;
         out.write_all(b"\n")?;
     } else {
         writeln!(out, "{} {}: {}", utc(*time), escape(from), escape(text))?;
@@ -276,10 +241,7 @@ mod tests {
 
     #[test]
     fn a_message_is_one_line() {
-        assert_eq!(
-            printed(false),
-            "2014-08-13T14:00:00Z [38121920]--> 7: 你好\\n\"\\u{1b}[2J\n"
-        );
+        assert_eq!(printed(false), "2014-08-13T14:00:00Z [38121920]--> 7: 你好\\n\"\\u{1b}[2J\n");
         let json = "{\"from\":\"[38121920]--> 7\",\"to\":\"小红\",\"text\":\"你好\\n\\\"\\u001b[2J\",\
                     \"time\":1407938400,\"msg_id\":null,\"seq\":null}\n";
         assert_eq!(printed(true), json);

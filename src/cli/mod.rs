@@ -1,6 +1,142 @@
-//! stub
+//! The command line: what can be asked of the program, one file per subcommand.
+//!
+//! Each file exports `Args` (what clap reads; its doc comments are the `--help`) and `run(args)`, which does it and gives the exit code. Nothing in here
+//! knows how a session works. The exit codes are the ones in [`EXIT_CODES`], for every command alike; clap itself ends wrong usage with 2.
+
 pub mod chat;
+pub mod config;
 pub mod connection;
 pub mod listen;
 pub mod send;
+pub mod serve;
+pub mod signals;
 pub mod terminal;
+pub mod users;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::DEFAULT_DATA;
+
+/// A chat server that is hard to lose a message with, and a client for the terminal
+///
+/// Without a command it is the server: `chatserver` does what `chatserver serve` does.
+#[derive(Debug, Parser)]
+#[command(name = "chatserver", version, args_conflicts_with_subcommands = true, after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::Args,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Chat(chat::Args),
+    Send(send::Args),
+    Listen(listen::Args),
+    Users(users::Args),
+    Config(config::Args),
+}
+
+/// Where a command finds a server's files.
+#[derive(Debug, Args)]
+pub struct DataArg {
+    /// The server's data directory
+    #[arg(long, value_name = "DIR", env = "CHATSERVER_DATA", default_value = DEFAULT_DATA)]
+    pub data: PathBuf,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  chatserver                                   the server, on 127.0.0.1:8989, its files in ./data
+  chatserver chat --as Ann --to Bob            a conversation; Bob types the same the other way
+  chatserver send --as Ann --to Bob 'hello'    one message, for scripts
+  chatserver listen --as Bob --json            what arrives for Bob, a line each
+  chatserver users                             who was here, and what waits for whom
+  chatserver config check                      which settings are in force, and where they come from";
+
+/// The exit codes, as `--help` tells them.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  it could not start, or its configuration is wrong
+  2  wrong usage
+  3  refused by the server
+  4  timeout
+  5  input could not be read
+  130, 143  the server was told a second time to stop (SIGINT, SIGTERM), and stopped at once";
+
+/// Reads the command line and does what it says.
+pub fn run() -> ExitCode {
+    let line = CommandLine::parse();
+    match line.command.unwrap_or(Command::Serve(line.serve)) {
+        Command::Serve(args) => serve::run(args),
+        Command::Chat(args) => chat::run(args),
+        Command::Send(args) => send::run(args),
+        Command::Listen(args) => listen::run(args),
+        Command::Users(args) => users::run(args),
+        Command::Config(args) => config::run(args),
+    }
+}
+
+/// Says on standard error why it cannot be done; gives exit code 1.
+fn fail(why: impl std::fmt::Display) -> ExitCode {
+    let mut out = std::io::stderr().lock();
+    for line in why.to_string().lines() {
+        // Where nobody can read it there is still the exit code.
+        let _ = writeln!(out, "chatserver: {line}");
+    }
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_command_it_serves_with_the_same_flags() {
+        let flags = ["--listen", "127.0.0.1:0", "--data", "X", "--config", "F", "--allow-published-key"];
+        let bare = CommandLine::try_parse_from(["chatserver"].iter().chain(&flags)).unwrap();
+        let named = CommandLine::try_parse_from(["chatserver", "serve"].iter().chain(&flags)).unwrap();
+        let Some(Command::Serve(served)) = named.command else { panic!("{named:?}") };
+        assert!(bare.command.is_none());
+        assert_eq!(format!("{:?}", bare.serve), format!("{served:?}"));
+        assert!(format!("{served:?}").contains("127.0.0.1:0"));
+    }
+
+    #[test]
+    fn wrong_usage_has_exit_code_2() {
+        for line in [
+            vec!["--listen", "nowhere"],
+            vec!["--nonsense"],
+            vec!["config"],
+            vec!["--data", "X", "users"],
+            vec!["nonsense"],
+        ] {
+            let error = CommandLine::try_parse_from(["chatserver"].iter().chain(&line)).expect_err(&line.join(" "));
+            assert_eq!(error.exit_code(), 2, "{line:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn help_names_commands_and_exit_codes() {
+        let error = CommandLine::try_parse_from(["chatserver", "--help"]).unwrap_err();
+        assert_eq!((error.kind(), error.exit_code()), (ErrorKind::DisplayHelp, 0));
+        let help = error.to_string();
+        for word in ["serve", "chat", "users", "config", "Examples:", "Exit codes:", "--allow-published-key"] {
+            assert!(help.contains(word), "{word} is missing:\n{help}");
+        }
+    }
+}

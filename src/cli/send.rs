@@ -76,9 +76,7 @@ pub fn run(args: Args) -> ExitCode {
     };
     match client.logout() {
         Ok(arrived) => {
-            let _ = arrived
-                .iter()
-                .try_for_each(|message| listen::print(&mut io::stdout().lock(), message, false));
+            let _ = arrived.iter().try_for_each(|message| listen::print(&mut io::stdout().lock(), message, false));
         }
         Err(error) => return send_failure(&error),
     }
@@ -147,8 +145,5 @@ fn input_failure(error: &io::Error) -> ExitCode {
 }
 
 fn send_failure(error: &ClientError) -> ExitCode {
-    fail(
-        &format!("{error}; it is not known whether the server has read everything"),
-        exit_code(error),
-    )
+    fail(&format!("{error}; it is not known whether the server has read everything"), exit_code(error))
 }

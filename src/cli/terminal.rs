@@ -9,10 +9,7 @@ use std::io::IsTerminal;
 /// `text` on one line: control characters, and those that turn or break lines invisibly, are written as escapes.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if text.chars().any(is_unsafe) {
-        Cow::Owned(
-            text.chars()
-                .fold(String::with_capacity(text.len() + 16), push_escaped),
-        )
+        Cow::Owned(text.chars().fold(String::with_capacity(text.len() + 16), push_escaped))
     } else {
         Cow::Borrowed(text)
     }
@@ -61,16 +58,11 @@ fn civil_date(days: i64) -> (i64, i64, i64) {
     // Years begin in March here, so that the leap day is a year's last: then months have a regular length, 153 days in five.
     let since_0000_03_01 = days + 719_468;
     let (era, day_of_era) = (since_0000_03_01 / 146_097, since_0000_03_01 % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let months_since_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * months_since_march + 2) / 5 + 1;
-    let month = if months_since_march < 10 {
-        months_since_march + 3
-    } else {
-        months_since_march - 9
-    };
+    let month = if months_since_march < 10 { months_since_march + 3 } else { months_since_march - 9 };
     (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
@@ -124,23 +116,14 @@ mod tests {
 
     #[test]
     fn nothing_that_arrives_commands_the_terminal() {
-        assert_eq!(
-            escape("\x1b]0;owned\x07 \u{9b}2J\r\n\t\0"),
-            "\\u{1b}]0;owned\\u{7} \\u{9b}2J\\r\\n\\t\\u{0}"
-        );
-        assert_eq!(
-            escape("abc\u{202E}def\u{2066}\u{2028}"),
-            "abc\\u{202e}def\\u{2066}\\u{2028}"
-        );
+        assert_eq!(escape("\x1b]0;owned\x07 \u{9b}2J\r\n\t\0"), "\\u{1b}]0;owned\\u{7} \\u{9b}2J\\r\\n\\t\\u{0}");
+        assert_eq!(escape("abc\u{202E}def\u{2066}\u{2028}"), "abc\\u{202e}def\\u{2066}\\u{2028}");
         assert!(matches!(escape("你好 👍🏽 naïve \\n"), Cow::Borrowed(_)));
     }
 
     #[test]
     fn a_text_of_several_lines_is_indented() {
-        assert_eq!(
-            escape_lines("one\r\ntwo\n\tthree\x1b\n", "  "),
-            "one\n  two\n      three\\u{1b}\n  "
-        );
+        assert_eq!(escape_lines("one\r\ntwo\n\tthree\x1b\n", "  "), "one\n  two\n      three\\u{1b}\n  ");
     }
 
     #[test]

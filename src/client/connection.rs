@@ -37,11 +37,7 @@ pub struct Connect {
 
 impl Connect {
     pub(super) fn new(addr: String, key: &[u8]) -> Connect {
-        Connect {
-            addr,
-            key: key.to_vec(),
-            timeout: TIMEOUT,
-        }
+        Connect { addr, key: key.to_vec(), timeout: TIMEOUT }
     }
 
     /// The deadline of a connect, a login answer, a write, a round trip and a logout, each. 10 s unless told otherwise.
@@ -71,20 +67,9 @@ impl Connect {
     /// [`ClientError::Connect`], [`ClientError::Key`].
     pub fn open(&self) -> Result<Connection, ClientError> {
         let cipher = Cipher::new(&self.key)?;
-        let stream = self.dial().map_err(|source| ClientError::Connect {
-            addr: self.addr.clone(),
-            source,
-        })?;
-        let wire = Arc::new(Wire {
-            stream,
-            cipher,
-            timeout: self.timeout,
-            writing: Mutex::new(()),
-        });
-        Ok(Connection {
-            wire,
-            reader: Reader::default(),
-        })
+        let stream = self.dial().map_err(|source| ClientError::Connect { addr: self.addr.clone(), source })?;
+        let wire = Arc::new(Wire { stream, cipher, timeout: self.timeout, writing: Mutex::new(()) });
+        Ok(Connection { wire, reader: Reader::default() })
     }
 
     /// The first of the name's addresses that answers.
@@ -92,9 +77,7 @@ impl Connect {
         let deadline = Instant::now() + self.timeout;
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for addr in self.addr.to_socket_addrs()? {
-            let left = deadline
-                .saturating_duration_since(Instant::now())
-                .max(SHORTEST_WAIT);
+            let left = deadline.saturating_duration_since(Instant::now()).max(SHORTEST_WAIT);
             match TcpStream::connect_timeout(&addr, left) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
@@ -110,10 +93,7 @@ impl Connect {
 
 impl fmt::Debug for Connect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connect")
-            .field("addr", &self.addr)
-            .field("timeout", &self.timeout)
-            .finish_non_exhaustive()
+        f.debug_struct("Connect").field("addr", &self.addr).field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
 
@@ -155,9 +135,7 @@ impl Wire {
     /// Half a packet may be out: nothing legal can follow it. What arrives can still be read.
     fn give_up_writing(&self) -> ClientError {
         let _ = self.stream.shutdown(Shutdown::Write);
-        ClientError::Timeout {
-            what: "the server to take what was sent",
-        }
+        ClientError::Timeout { what: "the server to take what was sent" }
     }
 }
 
@@ -182,33 +160,15 @@ impl Connection {
     /// # Errors
     /// As [`Connect::login`].
     pub fn login(mut self, name: &str) -> Result<Client, ClientError> {
-        self.write_message(&Message::ClientLogin {
-            name,
-            version: VERSION,
-            time: unix_time(),
-        })?;
+        self.write_message(&Message::ClientLogin { name, version: VERSION, time: unix_time() })?;
         let answer = self.read_message(self.timeout(), |message| match message {
-            Message::ServerAcceptLogin(LoginAnswer {
-                login: true,
-                tips,
-                time,
-            }) => Ok((tips.to_owned(), time)),
-            Message::ServerAcceptLogin(LoginAnswer { tips, .. }) => Err(ClientError::Refused {
-                tips: tips.to_owned(),
-            }),
+            Message::ServerAcceptLogin(LoginAnswer { login: true, tips, time }) => Ok((tips.to_owned(), time)),
+            Message::ServerAcceptLogin(LoginAnswer { tips, .. }) => Err(ClientError::Refused { tips: tips.to_owned() }),
             other => Err(unexpected(&other)),
         })?;
-        let (welcome, server_time) = answer.ok_or(ClientError::Timeout {
-            what: "the answer to the login",
-        })??;
+        let (welcome, server_time) = answer.ok_or(ClientError::Timeout { what: "the answer to the login" })??;
         let sender = Sender::new(Arc::clone(&self.wire), name);
-        Ok(Client {
-            connection: self,
-            sender,
-            queued: VecDeque::new(),
-            welcome,
-            server_time,
-        })
+        Ok(Client { connection: self, sender, queued: VecDeque::new(), welcome, server_time })
     }
 
     /// Writes bytes as they are, legal or not.
@@ -235,10 +195,7 @@ impl Connection {
     /// [`ClientError::Closed`]: no packet will come any more. [`ClientError::Protocol`]: its length is illegal.
     pub fn read_packet(&mut self, timeout: Duration) -> Result<Option<Packet>, ClientError> {
         self.reader
-            .next(&self.wire.stream, timeout, |frame, _| Packet {
-                kind: frame.kind,
-                bytes: frame.packet.to_vec(),
-            })
+            .next(&self.wire.stream, timeout, |frame, _| Packet { kind: frame.kind, bytes: frame.packet.to_vec() })
     }
 
     /// The next packet, opened, decoded and handed to `take`; `None` = none was complete in time. A packet that cannot be read is an
@@ -253,9 +210,7 @@ impl Connection {
     ) -> Result<Option<T>, ClientError> {
         let Connection { wire, reader } = self;
         let taken = reader.next(&wire.stream, timeout, |frame, decoder| {
-            decoder
-                .decode(&wire.cipher, frame)
-                .map(|decoded| take(decoded.message))
+            decoder.decode(&wire.cipher, frame).map(|decoded| take(decoded.message))
         })?;
         Ok(taken.transpose()?)
     }
@@ -271,9 +226,7 @@ impl Connection {
             match self.read_packet(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Some(packet)) => packets.push(packet),
                 Ok(None) => {
-                    return Err(ClientError::Timeout {
-                        what: "the server's close",
-                    });
+                    return Err(ClientError::Timeout { what: "the server's close" });
                 }
                 Err(ClientError::Closed { reset }) => return Ok((packets, reset)),
                 Err(error) => return Err(error),
@@ -293,9 +246,7 @@ impl Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
-            .field("stream", &self.wire.stream)
-            .finish_non_exhaustive()
+        f.debug_struct("Connection").field("stream", &self.wire.stream).finish_non_exhaustive()
     }
 }
 
@@ -320,8 +271,7 @@ impl Reader {
         let started = Instant::now();
         let mut wait = timeout.max(SHORTEST_WAIT);
         loop {
-            if let Some(frame) = Frame::parse(&self.buffer[self.start..self.end], MAX_PACKET_BYTES)?
-            {
+            if let Some(frame) = Frame::parse(&self.buffer[self.start..self.end], MAX_PACKET_BYTES)? {
                 self.start += frame.packet.len();
                 return Ok(Some(take(frame, &mut self.decoder)));
             }
@@ -336,9 +286,7 @@ impl Reader {
     /// Reads once; `false` = nothing came within `wait`, `true` = look again.
     fn fill(&mut self, mut stream: &TcpStream, wait: Duration) -> Result<bool, ClientError> {
         self.make_room();
-        stream
-            .set_read_timeout(Some(wait))
-            .map_err(ClientError::Io)?;
+        stream.set_read_timeout(Some(wait)).map_err(ClientError::Io)?;
         match stream.read(&mut self.buffer[self.end..]) {
             Ok(0) => Err(ClientError::Closed { reset: false }),
             Ok(bytes) => {
@@ -359,8 +307,7 @@ impl Reader {
             self.start = 0;
         }
         if self.end == self.buffer.len() {
-            self.buffer
-                .resize((self.buffer.len() * 2).max(FIRST_BUFFER_BYTES), 0);
+            self.buffer.resize((self.buffer.len() * 2).max(FIRST_BUFFER_BYTES), 0);
         }
     }
 }

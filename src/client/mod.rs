@@ -164,9 +164,7 @@ impl Client {
         let deadline = Instant::now() + self.connection.timeout();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let message = self.receive(left)?.ok_or(ClientError::Timeout {
-                what: "a round trip",
-            })?;
+            let message = self.receive(left)?.ok_or(ClientError::Timeout { what: "a round trip" })?;
             if message.text == text && message.from == message.to {
                 return Ok(());
             }
@@ -188,9 +186,7 @@ impl Client {
             match self.receive(left) {
                 Ok(Some(message)) => self.queued.push_back(message),
                 Ok(None) => {
-                    return Err(ClientError::Timeout {
-                        what: "the server's close after the logout",
-                    });
+                    return Err(ClientError::Timeout { what: "the server's close after the logout" });
                 }
                 Err(ClientError::Closed { reset: false }) => return Ok(self.queued.into()),
                 Err(error) => return Err(error),
@@ -200,38 +196,30 @@ impl Client {
 
     /// From the socket, past the queue.
     fn receive(&mut self, timeout: Duration) -> Result<Option<Incoming>, ClientError> {
-        let taken = self
-            .connection
-            .read_message(timeout, |message| match message {
-                Message::Chat(chat) => Ok(Incoming {
-                    from: chat.from.to_owned(),
-                    to: chat.to.to_owned(),
-                    text: chat.text.to_owned(),
-                    time: chat.time,
-                }),
-                other => Err(unexpected(&other)),
-            })?;
+        let taken = self.connection.read_message(timeout, |message| match message {
+            Message::Chat(chat) => Ok(Incoming {
+                from: chat.from.to_owned(),
+                to: chat.to.to_owned(),
+                text: chat.text.to_owned(),
+                time: chat.time,
+            }),
+            other => Err(unexpected(&other)),
+        })?;
         taken.transpose()
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client")
-            .field("name", &self.name())
-            .finish_non_exhaustive()
+        f.debug_struct("Client").field("name", &self.name()).finish_non_exhaustive()
     }
 }
 
 /// The error for a packet that is legal, but not here.
 fn unexpected(message: &Message<'_>) -> ClientError {
     match message {
-        Message::ServerAcceptLogin(_) => ClientError::Unexpected {
-            what: "a second answer to the login",
-        },
-        Message::Chat(_) => ClientError::Unexpected {
-            what: "a message before the answer to the login",
-        },
+        Message::ServerAcceptLogin(_) => ClientError::Unexpected { what: "a second answer to the login" },
+        Message::Chat(_) => ClientError::Unexpected { what: "a message before the answer to the login" },
         Message::ClientLogin { .. } => ProtocolError::WrongDirection { kind: 1 }.into(),
         Message::ClientLogout { .. } => ProtocolError::WrongDirection { kind: 3 }.into(),
         Message::ClientPing { .. } => ProtocolError::WrongDirection { kind: 4 }.into(),
@@ -240,22 +228,14 @@ fn unexpected(message: &Message<'_>) -> ClientError {
 
 /// Unix seconds, now.
 fn unix_time() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs().cast_signed())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed())
 }
 
 /// A text that no other round trip uses: not of this process, not of another one.
 fn unique_text() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    let nanos = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos());
-    format!(
-        "round trip {}-{nanos}-{}",
-        std::process::id(),
-        COUNT.fetch_add(1, Ordering::Relaxed)
-    )
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    format!("round trip {}-{nanos}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 #[cfg(test)]

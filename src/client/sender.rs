@@ -17,11 +17,7 @@ pub struct Sender {
 
 impl Sender {
     pub(super) fn new(wire: Arc<Wire>, name: &str) -> Sender {
-        Sender {
-            wire,
-            name: name.into(),
-            batch: Vec::new(),
-        }
+        Sender { wire, name: name.into(), batch: Vec::new() }
     }
 
     /// The name that everything is sent from.
@@ -54,12 +50,7 @@ impl Sender {
     /// Puts a text with a time of the caller's choice, Unix seconds, into the batch.
     pub fn queue_at(&mut self, to: &str, text: &str, time: i64) {
         let name = Arc::clone(&self.name);
-        self.queue_message(&Message::Chat(Chat {
-            from: &name,
-            to,
-            text,
-            time,
-        }));
+        self.queue_message(&Message::Chat(Chat { from: &name, to, text, time }));
     }
 
     /// Puts any message into the batch, one from a forged sender included: for tests.
@@ -87,10 +78,7 @@ impl Sender {
     /// # Errors
     /// The connection has ended.
     pub fn ping(&mut self) -> Result<(), ClientError> {
-        self.queue_message(&Message::ClientPing {
-            ping: true,
-            time: unix_time(),
-        });
+        self.queue_message(&Message::ClientPing { ping: true, time: unix_time() });
         self.flush()
     }
 
@@ -99,28 +87,19 @@ impl Sender {
     /// # Errors
     /// The connection has ended.
     pub fn logout(&mut self) -> Result<(), ClientError> {
-        self.queue_message(&Message::ClientLogout {
-            logout: true,
-            time: unix_time(),
-        });
+        self.queue_message(&Message::ClientLogout { logout: true, time: unix_time() });
         self.flush()
     }
 }
 
 impl Clone for Sender {
     fn clone(&self) -> Sender {
-        Sender {
-            wire: Arc::clone(&self.wire),
-            name: Arc::clone(&self.name),
-            batch: Vec::new(),
-        }
+        Sender { wire: Arc::clone(&self.wire), name: Arc::clone(&self.name), batch: Vec::new() }
     }
 }
 
 impl fmt::Debug for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sender")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Sender").field("name", &self.name).finish_non_exhaustive()
     }
 }

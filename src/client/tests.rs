@@ -34,10 +34,7 @@ impl Peer {
     fn message(&mut self) -> Option<String> {
         let packet = self.packet()?;
         let frame = Frame::parse(&packet, usize::MAX).unwrap().unwrap();
-        Some(format!(
-            "{:?}",
-            self.decoder.decode(&self.cipher, frame).unwrap().message
-        ))
+        Some(format!("{:?}", self.decoder.decode(&self.cipher, frame).unwrap().message))
     }
 
     fn encoded(&self, message: &Message<'_>) -> Vec<u8> {
@@ -47,12 +44,7 @@ impl Peer {
     }
 
     fn chat(&self, text: &str) -> Vec<u8> {
-        self.encoded(&Message::Chat(Chat {
-            from: "bob",
-            to: "alice",
-            text,
-            time: 7,
-        }))
+        self.encoded(&Message::Chat(Chat { from: "bob", to: "alice", text, time: 7 }))
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -61,67 +53,39 @@ impl Peer {
 
     /// Takes the login and answers it.
     fn answer(&mut self, login: bool, tips: &str) {
-        assert!(
-            self.message()
-                .unwrap()
-                .starts_with("ClientLogin { name: \"alice\"")
-        );
-        let answer = self.encoded(&Message::ServerAcceptLogin(LoginAnswer {
-            login,
-            tips,
-            time: 42,
-        }));
+        assert!(self.message().unwrap().starts_with("ClientLogin { name: \"alice\""));
+        let answer = self.encoded(&Message::ServerAcceptLogin(LoginAnswer { login, tips, time: 42 }));
         self.write(&answer);
     }
 }
 
 /// Runs `script` as the server of one connection.
-fn server<T: Send + 'static>(
-    script: impl FnOnce(&mut Peer) -> T + Send + 'static,
-) -> (Connect, JoinHandle<T>) {
+fn server<T: Send + 'static>(script: impl FnOnce(&mut Peer) -> T + Send + 'static) -> (Connect, JoinHandle<T>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let served = thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
         let cipher = Cipher::new(PUBLISHED_KEY).unwrap();
-        script(&mut Peer {
-            stream,
-            cipher,
-            decoder: Decoder::default(),
-        })
+        script(&mut Peer { stream, cipher, decoder: Decoder::default() })
     });
-    (
-        Client::connect(addr, PUBLISHED_KEY).timeout(PATIENCE),
-        served,
-    )
+    (Client::connect(addr, PUBLISHED_KEY).timeout(PATIENCE), served)
 }
 
 #[test]
 fn a_login_tells_its_answer() {
     let (connect, _) = server(|peer| peer.answer(true, "welcome"));
     let client = connect.login("alice").unwrap();
-    assert_eq!(
-        (client.name(), client.welcome(), client.server_time()),
-        ("alice", "welcome", 42)
-    );
+    assert_eq!((client.name(), client.welcome(), client.server_time()), ("alice", "welcome", 42));
 
     let (connect, _) = server(|peer| peer.answer(false, "no room"));
-    assert!(
-        matches!(connect.login("alice"), Err(ClientError::Refused { tips }) if tips == "no room")
-    );
+    assert!(matches!(connect.login("alice"), Err(ClientError::Refused { tips }) if tips == "no room"));
 
     let (connect, _) = server(|peer| peer.message());
-    assert!(matches!(
-        connect.login("alice"),
-        Err(ClientError::Closed { reset: false })
-    ));
+    assert!(matches!(connect.login("alice"), Err(ClientError::Closed { reset: false })));
 
     let (connect, _) = server(|peer| (peer.message(), peer.packet()));
     let connect = connect.timeout(SHORT);
-    assert!(matches!(
-        connect.login("alice"),
-        Err(ClientError::Timeout { .. })
-    ));
+    assert!(matches!(connect.login("alice"), Err(ClientError::Timeout { .. })));
 }
 
 #[test]
@@ -129,17 +93,9 @@ fn no_connection_says_where() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let error = Client::connect(addr.as_str(), PUBLISHED_KEY)
-        .login("alice")
-        .unwrap_err();
-    assert!(
-        matches!(error, ClientError::Connect { .. }) && error.to_string().contains(&addr),
-        "{error}"
-    );
-    assert!(matches!(
-        Client::connect(addr, b"short").open(),
-        Err(ClientError::Key(_))
-    ));
+    let error = Client::connect(addr.as_str(), PUBLISHED_KEY).login("alice").unwrap_err();
+    assert!(matches!(error, ClientError::Connect { .. }) && error.to_string().contains(&addr), "{error}");
+    assert!(matches!(Client::connect(addr, b"short").open(), Err(ClientError::Key(_))));
 }
 
 /// The packet's pieces wait for the client to have run into its timeout in between: the channel is the clock.
@@ -160,18 +116,10 @@ fn a_packet_in_pieces_survives_timeouts() {
         assert_eq!(client.recv(SHORT).unwrap(), None);
     }
     next.send(()).unwrap();
-    let expected = Incoming {
-        from: "bob".into(),
-        to: "alice".into(),
-        text: "in pieces".into(),
-        time: 7,
-    };
+    let expected = Incoming { from: "bob".into(), to: "alice".into(), text: "in pieces".into(), time: 7 };
     assert_eq!(client.recv(PATIENCE).unwrap(), Some(expected));
     served.join().unwrap();
-    assert!(matches!(
-        client.recv(PATIENCE),
-        Err(ClientError::Closed { reset: false })
-    ));
+    assert!(matches!(client.recv(PATIENCE), Err(ClientError::Closed { reset: false })));
 }
 
 #[test]
@@ -179,9 +127,7 @@ fn many_packets_in_one_read_come_one_by_one_before_the_close() {
     let (connect, served) = server(|peer| {
         peer.answer(true, "");
         let long = "x".repeat(20_000);
-        let stream: Vec<u8> = (0..100)
-            .flat_map(|n| peer.chat(&format!("{n} {long}")))
-            .collect();
+        let stream: Vec<u8> = (0..100).flat_map(|n| peer.chat(&format!("{n} {long}"))).collect();
         peer.write(&stream);
     });
     let mut client = connect.login("alice").unwrap();
@@ -189,10 +135,7 @@ fn many_packets_in_one_read_come_one_by_one_before_the_close() {
         let message = client.recv(PATIENCE).unwrap().unwrap();
         assert!(message.text.starts_with(&format!("{n} ")) && message.text.len() > 20_000);
     }
-    assert!(matches!(
-        client.recv(PATIENCE),
-        Err(ClientError::Closed { reset: false })
-    ));
+    assert!(matches!(client.recv(PATIENCE), Err(ClientError::Closed { reset: false })));
     served.join().unwrap();
 }
 
@@ -252,26 +195,11 @@ fn a_batch_is_written_at_the_flush_and_logout_gives_what_arrived() {
     client.send_at("bob", "three", -1).unwrap();
     assert_eq!(client.sender.batch_bytes(), 0);
     let arrived = client.logout().unwrap();
-    assert_eq!(
-        arrived
-            .iter()
-            .map(|message| message.text.as_str())
-            .collect::<Vec<_>>(),
-        ["late"]
-    );
+    assert_eq!(arrived.iter().map(|message| message.text.as_str()).collect::<Vec<_>>(), ["late"]);
     let received = served.join().unwrap();
-    assert!(
-        received[0].contains("\"one\"") && received[1].contains("\"two\""),
-        "{received:?}"
-    );
-    assert!(
-        received[2].contains("\"three\"") && received[2].contains("time: -1"),
-        "{received:?}"
-    );
-    assert!(
-        received[3].starts_with("ClientLogout { logout: true"),
-        "{received:?}"
-    );
+    assert!(received[0].contains("\"one\"") && received[1].contains("\"two\""), "{received:?}");
+    assert!(received[2].contains("\"three\"") && received[2].contains("time: -1"), "{received:?}");
+    assert!(received[3].starts_with("ClientLogout { logout: true"), "{received:?}");
 }
 
 #[test]
@@ -279,9 +207,7 @@ fn senders_on_two_threads_never_mix_packets() {
     const EACH: usize = 300;
     let (connect, served) = server(|peer| {
         peer.answer(true, "");
-        std::iter::from_fn(|| peer.message())
-            .take_while(|message| message.starts_with("Chat"))
-            .count()
+        std::iter::from_fn(|| peer.message()).take_while(|message| message.starts_with("Chat")).count()
     });
     let client = connect.login("alice").unwrap();
     thread::scope(|scope| {
@@ -306,14 +232,9 @@ fn a_server_that_does_not_read_costs_the_connection_not_the_thread() {
     });
     let mut client = connect.timeout(SHORT * 3).login("alice").unwrap();
     let text = "x".repeat(60_000);
-    let error = (0..2000)
-        .find_map(|_| client.send("bob", &text).err())
-        .expect("no socket takes 120 MB");
+    let error = (0..2000).find_map(|_| client.send("bob", &text).err()).expect("no socket takes 120 MB");
     assert!(matches!(error, ClientError::Timeout { .. }), "{error}");
-    assert!(matches!(
-        client.send("bob", "after it"),
-        Err(ClientError::Closed { .. })
-    ));
+    assert!(matches!(client.send("bob", "after it"), Err(ClientError::Closed { .. })));
     drop(done);
     served.join().unwrap();
 }
@@ -329,10 +250,7 @@ fn an_unreadable_packet_is_skipped() {
         peer.write(&stream);
     });
     let mut client = connect.login("alice").unwrap();
-    assert!(matches!(
-        client.recv(PATIENCE),
-        Err(ClientError::Protocol(ProtocolError::BadBody))
-    ));
+    assert!(matches!(client.recv(PATIENCE), Err(ClientError::Protocol(ProtocolError::BadBody))));
     assert_eq!(client.recv(PATIENCE).unwrap().unwrap().text, "whole");
     served.join().unwrap();
 }
@@ -348,13 +266,7 @@ fn raw_bytes_and_packets_pass_unchanged() {
     let bytes = [&[0, 0, 0, 24, 0, 0, 0x12, 0x34][..], &[9; 16]].concat();
     connection.write_raw(&bytes).unwrap();
     let (packets, reset) = connection.read_to_close(PATIENCE).unwrap();
-    assert_eq!(
-        packets,
-        [Packet {
-            kind: 0x1234,
-            bytes: bytes.clone()
-        }]
-    );
+    assert_eq!(packets, [Packet { kind: 0x1234, bytes: bytes.clone() }]);
     assert!(!reset);
     assert_eq!(served.join().unwrap(), bytes);
 }

@@ -56,10 +56,7 @@ pub enum StorageError {
 
 impl StorageError {
     pub(super) fn file(path: &Path, source: io::Error) -> StorageError {
-        StorageError::File {
-            path: path.display().to_string(),
-            source,
-        }
+        StorageError::File { path: path.display().to_string(), source }
     }
 
     /// Whether the same call may succeed later by itself, or once the operator has done what the sentence says, while the server
@@ -68,9 +65,7 @@ impl StorageError {
         match self {
             StorageError::Sqlite(error) => Cause::of(error).is_machine(),
             StorageError::File { .. } => true,
-            StorageError::Newer { .. }
-            | StorageError::Older { .. }
-            | StorageError::Missing { .. } => false,
+            StorageError::Newer { .. } | StorageError::Older { .. } | StorageError::Missing { .. } => false,
         }
     }
 }
@@ -102,9 +97,7 @@ impl Cause {
     pub(super) fn of(error: &rusqlite::Error) -> Cause {
         use rusqlite::Error;
         match error {
-            Error::SqliteFailure(error, _) | Error::SqlInputError { error, .. } => {
-                Cause::of_code(error.code)
-            }
+            Error::SqliteFailure(error, _) | Error::SqlInputError { error, .. } => Cause::of_code(error.code),
             Error::ToSqlConversionFailure(_)
             | Error::FromSqlConversionFailure(..)
             | Error::IntegralValueOutOfRange(..) => Cause::Row,
@@ -115,17 +108,11 @@ impl Cause {
     fn of_code(code: ErrorCode) -> Cause {
         match code {
             ErrorCode::DiskFull => Cause::Full,
-            ErrorCode::DatabaseBusy
-            | ErrorCode::DatabaseLocked
-            | ErrorCode::FileLockingProtocolFailed => Cause::Locked,
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::FileLockingProtocolFailed => Cause::Locked,
             ErrorCode::SystemIoFailure => Cause::Disk,
-            ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => {
-                Cause::Unwritable
-            }
+            ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied => Cause::Unwritable,
             ErrorCode::OutOfMemory => Cause::Memory,
-            ErrorCode::OperationInterrupted
-            | ErrorCode::OperationAborted
-            | ErrorCode::SchemaChanged => Cause::Passing,
+            ErrorCode::OperationInterrupted | ErrorCode::OperationAborted | ErrorCode::SchemaChanged => Cause::Passing,
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Cause::Damaged,
             ErrorCode::ConstraintViolation
             | ErrorCode::TooBig
@@ -143,9 +130,7 @@ impl Cause {
 
 fn in_words(error: &rusqlite::Error) -> String {
     let sentence = match Cause::of(error) {
-        Cause::Full => {
-            "the disk is full: free some space, or move the data directory to a larger disk"
-        }
+        Cause::Full => "the disk is full: free some space, or move the data directory to a larger disk",
         Cause::Locked => {
             "the database is locked by another program: end its transaction, or that program (often a `sqlite3` left open)"
         }
@@ -187,21 +172,13 @@ mod tests {
         ] {
             assert!(failure(code).is_retryable(), "{}", failure(code));
         }
-        for code in [
-            ffi::SQLITE_INTERRUPT,
-            ffi::SQLITE_IOERR_FSYNC,
-            ffi::SQLITE_IOERR_WRITE,
-            ffi::SQLITE_BUSY_SNAPSHOT,
-        ] {
+        for code in [ffi::SQLITE_INTERRUPT, ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_BUSY_SNAPSHOT]
+        {
             assert!(failure(code).is_retryable(), "{}", failure(code));
         }
-        for code in [
-            ffi::SQLITE_CORRUPT,
-            ffi::SQLITE_NOTADB,
-            ffi::SQLITE_CONSTRAINT,
-            ffi::SQLITE_TOOBIG,
-            ffi::SQLITE_ERROR,
-        ] {
+        for code in
+            [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_CONSTRAINT, ffi::SQLITE_TOOBIG, ffi::SQLITE_ERROR]
+        {
             assert!(!failure(code).is_retryable(), "{}", failure(code));
         }
     }
@@ -209,10 +186,7 @@ mod tests {
     #[test]
     fn a_sentence_says_what_to_do_and_keeps_sqlites_words() {
         let sentence = failure(ffi::SQLITE_FULL).to_string();
-        assert!(
-            sentence.starts_with("the disk is full: free some space"),
-            "{sentence}"
-        );
+        assert!(sentence.starts_with("the disk is full: free some space"), "{sentence}");
         assert!(sentence.contains("database or disk is full"), "{sentence}");
     }
 }

@@ -16,8 +16,7 @@ const INSERT: &str = "INSERT INTO messages (recipient, seq, sender, text, client
 
 const SAME: &str = "SELECT (sender, text, client_time, accepted_at) = (?3, ?4, ?5, ?6) FROM messages WHERE recipient = ?1 AND seq = ?2";
 
-const DELETE: &str =
-    "DELETE FROM messages WHERE recipient = ?1 AND seq <= ?2 RETURNING length(CAST(text AS BLOB))";
+const DELETE: &str = "DELETE FROM messages WHERE recipient = ?1 AND seq <= ?2 RETURNING length(CAST(text AS BLOB))";
 
 const EXPIRE: &str = "DELETE FROM messages WHERE rowid IN
     (SELECT rowid FROM messages WHERE accepted_at < ?1 ORDER BY accepted_at, rowid LIMIT ?2)
@@ -46,74 +45,51 @@ pub(super) fn unless_machine<T>(
     result: rusqlite::Result<T>,
 ) -> Result<rusqlite::Result<T>, StorageError> {
     match result {
-        Err(error) if Cause::of(&error).is_machine() || transaction.is_autocommit() => {
-            Err(error.into())
-        }
+        Err(error) if Cause::of(&error).is_machine() || transaction.is_autocommit() => Err(error.into()),
         item => Ok(item),
     }
 }
 
 /// Inserts in order, and returns the rows that the database refused.
-pub(super) fn insert(
-    transaction: &Transaction,
-    inserts: &[Insert],
-) -> Result<Vec<Refused>, StorageError> {
+pub(super) fn insert(transaction: &Transaction, inserts: &[Insert]) -> Result<Vec<Refused>, StorageError> {
     let mut statement = transaction.prepare_cached(INSERT)?;
     let mut refused = Vec::new();
     for (index, insert) in inserts.iter().enumerate() {
-        if let Err(error) =
-            unless_machine(transaction, insert_one(transaction, &mut statement, insert))?
-        {
+        if let Err(error) = unless_machine(transaction, insert_one(transaction, &mut statement, insert))? {
             refused.push(Refused { index, error });
         }
     }
     // If nothing at all goes in, and not for what the rows contain, then it is the database that is bad.
     if refused.len() == inserts.len()
-        && let Some(at) = refused
-            .iter()
-            .position(|refused| Cause::of(&refused.error) != Cause::Row)
+        && let Some(at) = refused.iter().position(|refused| Cause::of(&refused.error) != Cause::Row)
     {
         return Err(refused.swap_remove(at).error.into());
     }
     Ok(refused)
 }
 
-fn insert_one(
-    transaction: &Transaction,
-    statement: &mut CachedStatement,
-    insert: &Insert,
-) -> rusqlite::Result<()> {
+fn insert_one(transaction: &Transaction, statement: &mut CachedStatement, insert: &Insert) -> rusqlite::Result<()> {
     let row = &insert.row;
     let seq = i64::try_from(row.seq).map_err(|_| bad_row("its seq is too large"))?;
-    let values = params![
-        &*insert.recipient,
-        seq,
-        row.sender,
-        row.text,
-        row.client_time,
-        row.accepted_at
-    ];
-    if statement.execute(values)? == 1
-        || transaction
-            .prepare_cached(SAME)?
-            .query_row(values, |row| row.get(0))?
-    {
+    let values = params![&*insert.recipient, seq, row.sender, row.text, row.client_time, row.accepted_at];
+    if statement.execute(values)? == 1 || transaction.prepare_cached(SAME)?.query_row(values, |row| row.get(0))? {
         return Ok(());
     }
     Err(bad_row("another message has its seq"))
 }
 
 /// Removes what is acknowledged; for each of `deletes`, rows and text bytes.
-pub(super) fn delete(
-    transaction: &Transaction,
-    deletes: &[Delete],
-) -> Result<Vec<(u64, u64)>, StorageError> {
+pub(super) fn delete(transaction: &Transaction, deletes: &[Delete]) -> Result<Vec<(u64, u64)>, StorageError> {
     let mut statement = transaction.prepare_cached(DELETE)?;
     let mut removed = Vec::with_capacity(deletes.len());
     for delete in deletes {
         let counted = unless_machine(transaction, delete_one(&mut statement, delete))?;
         removed.push(counted.unwrap_or_else(|error| {
-            log::error!("messages to {:?} up to seq {} cannot be deleted and may be delivered again: {error}", delete.recipient, delete.seq);
+            log::error!(
+                "messages to {:?} up to seq {} cannot be deleted and may be delivered again: {error}",
+                delete.recipient,
+                delete.seq
+            );
             (0, 0)
         }));
     }
@@ -131,11 +107,7 @@ fn delete_one(statement: &mut CachedStatement, delete: &Delete) -> rusqlite::Res
 }
 
 /// Removes the oldest rows accepted before `before`, at most `max_rows`; what went, by recipient.
-pub(super) fn expire(
-    transaction: &Transaction,
-    before: i64,
-    max_rows: usize,
-) -> rusqlite::Result<Vec<Expired>> {
+pub(super) fn expire(transaction: &Transaction, before: i64, max_rows: usize) -> rusqlite::Result<Vec<Expired>> {
     let mut removed: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     let mut statement = transaction.prepare_cached(EXPIRE)?;
     let mut rows = statement.query(params![before, clamped(max_rows as u64)])?;
@@ -144,14 +116,7 @@ pub(super) fn expire(
         *messages += 1;
         *bytes += count(row, 1)?;
     }
-    Ok(removed
-        .into_iter()
-        .map(|(recipient, (messages, bytes))| Expired {
-            recipient,
-            messages,
-            bytes,
-        })
-        .collect())
+    Ok(removed.into_iter().map(|(recipient, (messages, bytes))| Expired { recipient, messages, bytes }).collect())
 }
 
 /// See `Storage::read`.
@@ -194,10 +159,7 @@ fn message(row: &rusqlite::Row) -> rusqlite::Result<Row> {
 }
 
 pub(super) fn backlog(connection: &Connection, recipient: &str) -> rusqlite::Result<Backlog> {
-    let found = connection
-        .prepare_cached(BACKLOG)?
-        .query_row([recipient], counts)
-        .optional()?;
+    let found = connection.prepare_cached(BACKLOG)?.query_row([recipient], counts).optional()?;
     Ok(found.unwrap_or_default())
 }
 
@@ -206,17 +168,11 @@ pub(super) fn total(connection: &Connection) -> rusqlite::Result<Backlog> {
 }
 
 pub(super) fn oldest_at(connection: &Connection) -> rusqlite::Result<Option<i64>> {
-    connection
-        .prepare_cached("SELECT min(accepted_at) FROM messages")?
-        .query_row([], |row| row.get(0))
+    connection.prepare_cached("SELECT min(accepted_at) FROM messages")?.query_row([], |row| row.get(0))
 }
 
 fn counts(row: &rusqlite::Row) -> rusqlite::Result<Backlog> {
-    Ok(Backlog {
-        messages: count(row, 0)?,
-        bytes: count(row, 1)?,
-        last_seq: count(row, 2)?,
-    })
+    Ok(Backlog { messages: count(row, 0)?, bytes: count(row, 1)?, last_seq: count(row, 2)? })
 }
 
 /// A column that is never negative.
@@ -229,10 +185,6 @@ pub(super) fn count(row: &rusqlite::Row, column: usize) -> rusqlite::Result<u64>
 pub(super) fn text(row: &rusqlite::Row, column: usize) -> rusqlite::Result<String> {
     match row.get_ref(column)? {
         ValueRef::Text(bytes) => Ok(String::from_utf8_lossy(bytes).into_owned()),
-        other => Err(rusqlite::Error::InvalidColumnType(
-            column,
-            "text".into(),
-            other.data_type(),
-        )),
+        other => Err(rusqlite::Error::InvalidColumnType(column, "text".into(), other.data_type())),
     }
 }

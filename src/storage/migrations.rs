@@ -17,11 +17,7 @@ pub(super) const KNOWN: i64 = MIGRATIONS.len() as i64;
 pub(super) fn version(connection: &Connection, path: &Path) -> Result<i64, StorageError> {
     let found = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if !(0..=KNOWN).contains(&found) {
-        return Err(StorageError::Newer {
-            path: path.display().to_string(),
-            found,
-            known: KNOWN,
-        });
+        return Err(StorageError::Newer { path: path.display().to_string(), found, known: KNOWN });
     }
     Ok(found)
 }
@@ -52,9 +48,7 @@ mod tests {
         for statements in &MIGRATIONS[..version] {
             connection.execute_batch(statements).unwrap();
         }
-        connection
-            .pragma_update(None, "user_version", version as i64)
-            .unwrap();
+        connection.pragma_update(None, "user_version", version as i64).unwrap();
         if version >= 1 {
             let row = "INSERT INTO messages (recipient, seq, sender, text, client_time, accepted_at) VALUES ('bob', 7, 'ann', 'hello', 1, 2)";
             connection.execute(row, []).unwrap();
@@ -67,18 +61,8 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             older(&dir.path().join(DATABASE), version);
             let storage = Storage::open(dir.path()).unwrap();
-            assert_eq!(
-                storage.backlog("bob").unwrap().messages,
-                (version >= 1) as u64,
-                "from schema {version}"
-            );
-            saved(
-                &storage,
-                &Batch {
-                    inserts: vec![insert("bob", 8, "again")],
-                    ..Batch::default()
-                },
-            );
+            assert_eq!(storage.backlog("bob").unwrap().messages, (version >= 1) as u64, "from schema {version}");
+            saved(&storage, &Batch { inserts: vec![insert("bob", 8, "again")], ..Batch::default() });
             let found: i64 = Connection::open(dir.path().join(DATABASE))
                 .unwrap()
                 .pragma_query_value(None, "user_version", |row| row.get(0))
@@ -91,20 +75,10 @@ mod tests {
     fn reopening_keeps_everything() {
         let dir = tempfile::tempdir().unwrap();
         let storage = Storage::open(dir.path()).unwrap();
-        saved(
-            &storage,
-            &Batch {
-                inserts: vec![insert("bob", 1, "hello")],
-                seq_floor: Some(99),
-                ..Batch::default()
-            },
-        );
+        saved(&storage, &Batch { inserts: vec![insert("bob", 1, "hello")], seq_floor: Some(99), ..Batch::default() });
         storage.close().unwrap();
         let storage = Storage::open(dir.path()).unwrap();
-        assert_eq!(
-            storage.read("bob", 0, 9, 9, 999).unwrap(),
-            (vec![insert("bob", 1, "hello").row], true)
-        );
+        assert_eq!(storage.read("bob", 0, 9, 9, 999).unwrap(), (vec![insert("bob", 1, "hello").row], true));
         assert_eq!(storage.seq_floor().unwrap(), 99);
     }
 
@@ -113,20 +87,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(DATABASE);
         Storage::open(dir.path()).unwrap().close().unwrap();
-        Connection::open(&path)
-            .unwrap()
-            .pragma_update(None, "user_version", KNOWN + 1)
-            .unwrap();
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", KNOWN + 1).unwrap();
         let before = std::fs::read(&path).unwrap();
         let error = Storage::open(dir.path()).err().expect("a newer schema");
         assert!(
             matches!(error, StorageError::Newer { found, known, .. } if found == KNOWN + 1 && known == KNOWN),
             "{error}"
         );
-        assert!(
-            error.to_string().contains("use the newer chatserver"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("use the newer chatserver"), "{error}");
         assert!(!error.is_retryable());
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }

@@ -150,21 +150,14 @@ impl Storage {
     pub fn open(dir: &Path) -> Result<Storage, StorageError> {
         let path = dir.join(DATABASE);
         create_private(dir, &path).map_err(|error| StorageError::file(&path, error))?;
-        let mut connection = Connection::open_with_flags(
-            &path,
-            OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-        )?;
+        let mut connection =
+            Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
         migrations::version(&connection, &path)?;
         configure(&connection, &path)?;
         migrations::migrate(&mut connection, &path)?;
         let used = AtomicU64::new(used_bytes(&connection)?);
-        Ok(Storage {
-            dir: dir.to_owned(),
-            connection: Mutex::new(connection),
-            readers: Readers::new(path),
-            used,
-        })
+        Ok(Storage { dir: dir.to_owned(), connection: Mutex::new(connection), readers: Readers::new(path), used })
     }
 
     /// The stored floor: every new seq must be above it.
@@ -174,8 +167,7 @@ impl Storage {
 
     /// What waits for `recipient`. The cost does not depend on how much that is.
     pub fn backlog(&self, recipient: &str) -> Result<Backlog, StorageError> {
-        self.readers
-            .read(|connection| messages::backlog(connection, recipient))
+        self.readers.read(|connection| messages::backlog(connection, recipient))
     }
 
     /// What waits for everybody. The cost grows with the users for whom something waits, not with the messages.
@@ -193,9 +185,7 @@ impl Storage {
         max_rows: usize,
         max_bytes: usize,
     ) -> Result<(Vec<Row>, bool), StorageError> {
-        self.readers.read(|connection| {
-            messages::read(connection, recipient, after, upto, max_rows, max_bytes)
-        })
+        self.readers.read(|connection| messages::read(connection, recipient, after, upto, max_rows, max_bytes))
     }
 
     /// One transaction; after `Ok` it survives power loss.
@@ -215,10 +205,7 @@ impl Storage {
         self.commit(transaction).inspect_err(|_| aside.undo())?;
         drop(connection);
         set_aside::report(batch, &refused);
-        Ok(Saved {
-            set_aside: refused.iter().map(|refused| refused.index).collect(),
-            deleted,
-        })
+        Ok(Saved { set_aside: refused.iter().map(|refused| refused.index).collect(), deleted })
     }
 
     /// Removes at most `max_rows` rows accepted before `before` (Unix ms), the oldest first.
@@ -265,12 +252,7 @@ impl Storage {
 /// Creates the file, for its owner only, where there is none. One that exists is not touched: to close any descriptor of it would
 /// take away the locks that SQLite holds on it in this process.
 fn create_private(dir: &Path, path: &Path) -> io::Result<()> {
-    match OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-    {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => File::open(dir)?.sync_all(),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(error) => Err(error),
@@ -279,12 +261,10 @@ fn create_private(dir: &Path, path: &Path) -> io::Result<()> {
 
 // Not `temp_store = MEMORY`: each counting trigger would cost 4 µs more, and a delete of a large backlog its size in memory.
 fn configure(connection: &Connection, path: &Path) -> Result<(), StorageError> {
-    let mode: String =
-        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if mode != "wal" {
-        let reason = io::Error::other(
-            "no write-ahead log is possible here: the data directory must be on a local disk",
-        );
+        let reason =
+            io::Error::other("no write-ahead log is possible here: the data directory must be on a local disk");
         return Err(StorageError::file(path, reason));
     }
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -297,9 +277,7 @@ fn configure(connection: &Connection, path: &Path) -> Result<(), StorageError> {
 
 fn used_bytes(connection: &Connection) -> rusqlite::Result<u64> {
     let pages = "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size";
-    connection
-        .prepare_cached(pages)?
-        .query_row([], |row| messages::count(row, 0))
+    connection.prepare_cached(pages)?.query_row([], |row| messages::count(row, 0))
 }
 
 fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<()> {

@@ -16,10 +16,8 @@ const CACHE_KIB: i64 = 512;
 
 /// Opens the database for reading. It must exist.
 pub(super) fn open(path: &Path) -> Result<Connection, StorageError> {
-    let connection = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     Ok(connection)
@@ -42,18 +40,11 @@ struct Pool {
 impl Readers {
     /// A pool without connections: each is opened when first needed.
     pub(super) fn new(path: PathBuf) -> Readers {
-        Readers {
-            path,
-            pool: Mutex::default(),
-            returned: Condvar::new(),
-        }
+        Readers { path, pool: Mutex::default(), returned: Condvar::new() }
     }
 
     /// Does `work` on a connection of the pool, after waiting for a free one. One that failed is closed: the next is a fresh one.
-    pub(super) fn read<T>(
-        &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, StorageError> {
+    pub(super) fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StorageError> {
         let mut lent = self.lend();
         let connection = match lent.connection.take() {
             Some(idle) => idle,
@@ -70,10 +61,7 @@ impl Readers {
             self.returned.wait(&mut pool);
         }
         pool.lent += 1;
-        Lent {
-            readers: self,
-            connection: pool.idle.pop(),
-        }
+        Lent { readers: self, connection: pool.idle.pop() }
     }
 }
 
@@ -105,14 +93,11 @@ mod tests {
         let readers = &storage.readers;
         for _ in 0..=MAX_READERS {
             assert!(
-                readers
-                    .read(|connection| connection.execute("DELETE FROM messages", []))
-                    .is_err(),
+                readers.read(|connection| connection.execute("DELETE FROM messages", [])).is_err(),
                 "a reader must not write"
             );
-            let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                readers.read::<()>(|_| panic!("on purpose"))
-            }));
+            let panicked =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| readers.read::<()>(|_| panic!("on purpose"))));
             assert!(panicked.is_err());
         }
         let together = Barrier::new(MAX_READERS);

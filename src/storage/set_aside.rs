@@ -24,22 +24,13 @@ pub(super) struct Refused {
 pub(super) struct SetAside(Option<(File, u64)>);
 
 /// Appends the refused rows, and returns when they survive power loss.
-pub(super) fn append(
-    dir: &Path,
-    batch: &Batch,
-    refused: &[Refused],
-) -> Result<SetAside, StorageError> {
+pub(super) fn append(dir: &Path, batch: &Batch, refused: &[Refused]) -> Result<SetAside, StorageError> {
     if refused.is_empty() {
         return Ok(SetAside(None));
     }
     let path = dir.join(SET_ASIDE);
     let failed = |source| StorageError::file(&path, source);
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(failed)?;
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(failed)?;
     let before = file.metadata().map_err(failed)?.len();
     let aside = SetAside(Some((file, before)));
     match aside.write(dir, &lines(batch, refused)) {

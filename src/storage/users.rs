@@ -7,12 +7,10 @@ use rusqlite::{Connection, Transaction, params};
 use super::messages::{count, text, unless_machine};
 use super::{DATABASE, Seen, StorageError, migrations, readers};
 
-const SEEN: &str =
-    "INSERT INTO users (name, name_key, registered_at, last_seen_at) VALUES (?1, ?2, ?3, ?3)
+const SEEN: &str = "INSERT INTO users (name, name_key, registered_at, last_seen_at) VALUES (?1, ?2, ?3, ?3)
     ON CONFLICT (name_key) DO UPDATE SET last_seen_at = excluded.last_seen_at";
 
-const USERS: &str =
-    "SELECT name, registered_at, last_seen_at, ifnull(messages, 0), ifnull(bytes, 0)
+const USERS: &str = "SELECT name, registered_at, last_seen_at, ifnull(messages, 0), ifnull(bytes, 0)
     FROM users LEFT JOIN backlog ON recipient = name_key ORDER BY name";
 
 /// A registered user, for a listing.
@@ -37,27 +35,16 @@ pub struct UserLine {
 /// `Missing` if there is no database, `Older` or `Newer` if it is of another version, else SQLite's.
 pub fn users(dir: &Path) -> Result<Vec<UserLine>, StorageError> {
     let path = dir.join(DATABASE);
-    if !path
-        .try_exists()
-        .map_err(|error| StorageError::file(&path, error))?
-    {
-        return Err(StorageError::Missing {
-            path: path.display().to_string(),
-        });
+    if !path.try_exists().map_err(|error| StorageError::file(&path, error))? {
+        return Err(StorageError::Missing { path: path.display().to_string() });
     }
     let connection = readers::open(&path)?;
     let found = migrations::version(&connection, &path)?;
     if found < migrations::KNOWN {
-        return Err(StorageError::Older {
-            path: path.display().to_string(),
-            found,
-            known: migrations::KNOWN,
-        });
+        return Err(StorageError::Older { path: path.display().to_string(), found, known: migrations::KNOWN });
     }
     let mut statement = connection.prepare(USERS)?;
-    let lines = statement
-        .query_map([], line)?
-        .collect::<rusqlite::Result<_>>()?;
+    let lines = statement.query_map([], line)?.collect::<rusqlite::Result<_>>()?;
     Ok(lines)
 }
 
@@ -88,11 +75,8 @@ pub(super) fn seen(transaction: &Transaction, seen: &[Seen]) -> Result<(), Stora
 /// # Errors
 /// Also for a floor above 2⁶³ − 1: a floor that is not stored must not be relied on.
 pub(super) fn raise_seq_floor(transaction: &Transaction, floor: u64) -> rusqlite::Result<()> {
-    let floor = i64::try_from(floor)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-    transaction
-        .prepare_cached("UPDATE meta SET seq_floor = max(seq_floor, ?1)")?
-        .execute([floor])?;
+    let floor = i64::try_from(floor).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    transaction.prepare_cached("UPDATE meta SET seq_floor = max(seq_floor, ?1)")?.execute([floor])?;
     Ok(())
 }
 
@@ -107,11 +91,7 @@ mod tests {
     use super::*;
 
     fn login(name: &str, key: &str, at: i64) -> Seen {
-        Seen {
-            name: name.into(),
-            key: key.into(),
-            at,
-        }
+        Seen { name: name.into(), key: key.into(), at }
     }
 
     #[test]
@@ -132,51 +112,31 @@ mod tests {
                 ..Batch::default()
             },
         );
-        let line =
-            |name: &str, registered_at, last_seen_at, waiting_messages, waiting_bytes| UserLine {
-                name: name.into(),
-                registered_at,
-                last_seen_at,
-                waiting_messages,
-                waiting_bytes,
-            };
-        assert_eq!(
-            users(dir.path()).unwrap(),
-            [line("Ann", 20, 20, 0, 0), line("Zoe\u{301}", 10, 30, 1, 6)]
-        );
+        let line = |name: &str, registered_at, last_seen_at, waiting_messages, waiting_bytes| UserLine {
+            name: name.into(),
+            registered_at,
+            last_seen_at,
+            waiting_messages,
+            waiting_bytes,
+        };
+        assert_eq!(users(dir.path()).unwrap(), [line("Ann", 20, 20, 0, 0), line("Zoe\u{301}", 10, 30, 1, 6)]);
         storage.close().unwrap();
-        assert_eq!(
-            users(dir.path()).unwrap().len(),
-            2,
-            "also when no server runs"
-        );
+        assert_eq!(users(dir.path()).unwrap().len(), 2, "also when no server runs");
     }
 
     #[test]
     fn without_a_database_the_listing_says_what_to_do_and_creates_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let error = users(dir.path()).unwrap_err();
-        assert!(
-            matches!(error, StorageError::Missing { .. }) && error.to_string().contains("--data"),
-            "{error}"
-        );
+        assert!(matches!(error, StorageError::Missing { .. }) && error.to_string().contains("--data"), "{error}");
         assert!(std::fs::read_dir(dir.path()).unwrap().next().is_none());
-        Connection::open(dir.path().join(DATABASE))
-            .unwrap()
-            .pragma_update(None, "user_version", 0)
-            .unwrap();
-        assert!(matches!(
-            users(dir.path()).unwrap_err(),
-            StorageError::Older { found: 0, .. }
-        ));
+        Connection::open(dir.path().join(DATABASE)).unwrap().pragma_update(None, "user_version", 0).unwrap();
+        assert!(matches!(users(dir.path()).unwrap_err(), StorageError::Older { found: 0, .. }));
         Connection::open(dir.path().join(DATABASE))
             .unwrap()
             .pragma_update(None, "user_version", migrations::KNOWN + 1)
             .unwrap();
-        assert!(matches!(
-            users(dir.path()).unwrap_err(),
-            StorageError::Newer { .. }
-        ));
+        assert!(matches!(users(dir.path()).unwrap_err(), StorageError::Newer { .. }));
     }
 
     #[test]
@@ -184,28 +144,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let storage = Storage::open(dir.path()).unwrap();
         assert_eq!(storage.seq_floor().unwrap(), 0);
-        for (floor, expected) in [
-            (Some(7), 7),
-            (Some(5), 7),
-            (None, 7),
-            (Some((1 << 53) - 1), (1 << 53) - 1),
-        ] {
-            saved(
-                &storage,
-                &Batch {
-                    seq_floor: floor,
-                    ..Batch::default()
-                },
-            );
+        for (floor, expected) in [(Some(7), 7), (Some(5), 7), (None, 7), (Some((1 << 53) - 1), (1 << 53) - 1)] {
+            saved(&storage, &Batch { seq_floor: floor, ..Batch::default() });
             assert_eq!(storage.seq_floor().unwrap(), expected);
         }
-        assert!(
-            storage
-                .save(&Batch {
-                    seq_floor: Some(u64::MAX),
-                    ..Batch::default()
-                })
-                .is_err()
-        );
+        assert!(storage.save(&Batch { seq_floor: Some(u64::MAX), ..Batch::default() }).is_err());
     }
 }

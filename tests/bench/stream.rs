@@ -21,7 +21,9 @@ fn main() {
     if std::env::args().any(|argument| argument == "--relay") {
         return relay();
     }
-    println!("{PAIRS} pairs, texts of {TEXT_BYTES} bytes; CPU of the server's process per message, in µs; {ROUNDS} rounds in turn");
+    println!(
+        "{PAIRS} pairs, texts of {TEXT_BYTES} bytes; CPU of the server's process per message, in µs; {ROUNDS} rounds in turn"
+    );
     for in_flight in [32, 1] {
         let (mut relay, mut server) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
@@ -162,7 +164,8 @@ fn stream((mut a, mut b): (TcpStream, TcpStream), pair: usize, in_flight: usize)
     let cipher = Cipher::new(PUBLISHED_KEY).expect("16 bytes");
     let mut packet = Vec::new();
     let text = "x".repeat(TEXT_BYTES);
-    Message::Chat(Chat { from: &name(pair, 'a'), to: &name(pair, 'b'), text: &text, time: 1_700_000_000 }).encode(&cipher, &mut packet);
+    Message::Chat(Chat { from: &name(pair, 'a'), to: &name(pair, 'b'), text: &text, time: 1_700_000_000 })
+        .encode(&cipher, &mut packet);
     let packets = packet.repeat(in_flight);
     let mut buffer = vec![0; 64 * 1024];
     let (mut sent, mut received_bytes) = (0u64, 0u64);
@@ -196,7 +199,8 @@ fn relay() {
         match waiting[id[0] as usize ^ 1].take() {
             None => waiting[id[0] as usize] = Some(stream),
             Some(other) => {
-                let copies = [(stream.try_clone().expect("a copy"), other.try_clone().expect("a copy")), (other, stream)];
+                let copies =
+                    [(stream.try_clone().expect("a copy"), other.try_clone().expect("a copy")), (other, stream)];
                 for (mut from, mut to) in copies {
                     thread::spawn(move || {
                         let mut buffer = vec![0; 64 * 1024];

@@ -28,11 +28,7 @@ pub(super) fn open() -> (Input, Screen, Screen) {
     if let Some((editor, here, network)) = editor::open(colours) {
         return (Input::Editor(Box::new(editor)), here, network);
     }
-    (
-        Input::Plain(plain_lines()),
-        Screen::plain(colours),
-        Screen::plain(colours),
-    )
+    (Input::Plain(plain_lines()), Screen::plain(colours), Screen::plain(colours))
 }
 
 impl Input {
@@ -100,16 +96,8 @@ mod editor {
         if !io::stdin().is_terminal() {
             return None;
         }
-        let color_mode = if colours {
-            ColorMode::Enabled
-        } else {
-            ColorMode::Disabled
-        };
-        let config = Config::builder()
-            .max_history_size(HISTORY_LINES)
-            .ok()?
-            .color_mode(color_mode)
-            .build();
+        let color_mode = if colours { ColorMode::Enabled } else { ColorMode::Disabled };
+        let config = Config::builder().max_history_size(HISTORY_LINES).ok()?.color_mode(color_mode).build();
         let mut editor = DefaultEditor::with_config(config).ok()?;
         let here = Screen::above_editor(editor.create_external_printer().ok()?, colours);
         let network = Screen::above_editor(editor.create_external_printer().ok()?, colours);
@@ -118,15 +106,7 @@ mod editor {
             // The first time there is none.
             let _ = editor.load_history(file);
         }
-        Some((
-            Editor {
-                editor,
-                history,
-                colours,
-            },
-            here,
-            network,
-        ))
+        Some((Editor { editor, history, colours }, here, network))
     }
 
     impl Editor {
@@ -153,19 +133,10 @@ mod editor {
 
     /// As the XDG base directory specification says; its directory is made for us only, the editor makes the file 0600.
     fn history_file() -> Option<PathBuf> {
-        let absolute = |name| {
-            std::env::var_os(name)
-                .map(PathBuf::from)
-                .filter(|path| path.is_absolute())
-        };
-        let state =
-            absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
+        let absolute = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let state = absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")))?;
         let directory = state.join("chatserver");
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .ok()?;
+        DirBuilder::new().recursive(true).mode(0o700).create(&directory).ok()?;
         Some(directory.join("history"))
     }
 }

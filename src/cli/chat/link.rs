@@ -71,20 +71,9 @@ enum Phase {
 impl Link {
     /// Starts the network thread.
     pub(super) fn start(connect: Connect, client: Client, screen: Screen) -> Link {
-        let state = State {
-            phase: Phase::Online(client.sender()),
-            unsent: VecDeque::new(),
-        };
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            changed: Condvar::new(),
-        });
-        let network = Network {
-            shared: Arc::clone(&shared),
-            name: client.name().to_owned(),
-            connect,
-            screen,
-        };
+        let state = State { phase: Phase::Online(client.sender()), unsent: VecDeque::new() };
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
+        let network = Network { shared: Arc::clone(&shared), name: client.name().to_owned(), connect, screen };
         thread::Builder::new()
             .name("network".to_owned())
             .spawn(move || network.run(client))
@@ -128,18 +117,13 @@ impl Link {
         if let Phase::Online(mut sender) = before {
             clean = sender.logout().is_ok() && self.wait_for_end(&mut state);
         }
-        Left {
-            unsent: state.unsent.len(),
-            clean,
-        }
+        Left { unsent: state.unsent.len(), clean }
     }
 
     /// Waits for the network thread; `false` = no clean close in time.
     fn wait_for_end(&self, state: &mut MutexGuard<'_, State>) -> bool {
         let leaving = |state: &mut State| matches!(state.phase, Phase::Leaving);
-        self.shared
-            .changed
-            .wait_while_for(state, leaving, GOODBYE_TIMEOUT);
+        self.shared.changed.wait_while_for(state, leaving, GOODBYE_TIMEOUT);
         matches!(state.phase, Phase::Ended { clean: true })
     }
 }
@@ -159,9 +143,7 @@ impl Network {
     fn run(mut self, client: Client) {
         let lost = self.keep(client);
         let mut state = self.shared.state.lock();
-        state.phase = Phase::Ended {
-            clean: matches!(lost, ClientError::Closed { reset: false }),
-        };
+        state.phase = Phase::Ended { clean: matches!(lost, ClientError::Closed { reset: false }) };
         self.shared.changed.notify_all();
     }
 
@@ -188,11 +170,7 @@ impl Network {
         let mut ping_at = Instant::now() + PING_INTERVAL;
         let mut arrived = Vec::new();
         loop {
-            let taken = take_batch(
-                client,
-                ping_at.saturating_duration_since(Instant::now()),
-                &mut arrived,
-            );
+            let taken = take_batch(client, ping_at.saturating_duration_since(Instant::now()), &mut arrived);
             if !arrived.is_empty() {
                 self.screen.messages(&arrived, unix_time());
                 arrived.clear();
@@ -215,11 +193,7 @@ impl Network {
         if matches!(state.phase, Phase::Leaving) {
             return Err(Leaving);
         }
-        state.phase = if taken_over {
-            Phase::TakenOver
-        } else {
-            Phase::Offline
-        };
+        state.phase = if taken_over { Phase::TakenOver } else { Phase::Offline };
         Ok(())
     }
 
@@ -233,7 +207,8 @@ impl Network {
         let mut pause = reconnect.next_pause();
         if taken_over {
             let name = escape(&self.name).into_owned();
-            self.screen.note(&format!("Another login as {name} has taken over; press Enter to take it back, /quit to leave"));
+            self.screen
+                .note(&format!("Another login as {name} has taken over; press Enter to take it back, /quit to leave"));
             self.wait_for_user()?;
         } else {
             self.screen.note(&format!("{lost}; connecting again in {} s", pause.as_secs()));
@@ -281,34 +256,20 @@ impl Network {
 
     fn wait_for_user(&self) -> Result<(), Leaving> {
         let mut state = self.shared.state.lock();
-        self.shared
-            .changed
-            .wait_while(&mut state, |state| matches!(state.phase, Phase::TakenOver));
-        if matches!(state.phase, Phase::Leaving) {
-            Err(Leaving)
-        } else {
-            Ok(())
-        }
+        self.shared.changed.wait_while(&mut state, |state| matches!(state.phase, Phase::TakenOver));
+        if matches!(state.phase, Phase::Leaving) { Err(Leaving) } else { Ok(()) }
     }
 
     fn pause(&self, pause: Duration) -> Result<(), Leaving> {
         let mut state = self.shared.state.lock();
         let staying = |state: &mut State| !matches!(state.phase, Phase::Leaving);
-        let stayed = self
-            .shared
-            .changed
-            .wait_while_for(&mut state, staying, pause)
-            .timed_out();
+        let stayed = self.shared.changed.wait_while_for(&mut state, staying, pause).timed_out();
         if stayed { Ok(()) } else { Err(Leaving) }
     }
 }
 
 /// Waits for a message and takes those that arrived with it.
-fn take_batch(
-    client: &mut Client,
-    wait: Duration,
-    arrived: &mut Vec<Incoming>,
-) -> Result<(), ClientError> {
+fn take_batch(client: &mut Client, wait: Duration, arrived: &mut Vec<Incoming>) -> Result<(), ClientError> {
     let mut wait = wait;
     while arrived.len() < BATCH_MESSAGES {
         match client.recv(wait)? {
@@ -321,7 +282,5 @@ fn take_batch(
 }
 
 fn unix_time() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs().cast_signed())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed())
 }

@@ -26,39 +26,25 @@ enum Out {
 impl Screen {
     /// Prints as it comes.
     pub(super) fn plain(colours: bool) -> Screen {
-        Screen {
-            out: Out::Plain,
-            colours,
-        }
+        Screen { out: Out::Plain, colours }
     }
 
     /// Prints above the line that is being edited.
     #[cfg(feature = "tools")]
-    pub(super) fn above_editor(
-        printer: impl rustyline::ExternalPrinter + Send + 'static,
-        colours: bool,
-    ) -> Screen {
-        Screen {
-            out: Out::Editor(Box::new(printer)),
-            colours,
-        }
+    pub(super) fn above_editor(printer: impl rustyline::ExternalPrinter + Send + 'static, colours: bool) -> Screen {
+        Screen { out: Out::Editor(Box::new(printer)), colours }
     }
 
     /// Shows messages in order, all at once. `now` in Unix seconds: what was written long before it says so.
     pub(super) fn messages(&mut self, messages: &[Incoming], now: i64) {
-        let text: String = messages
-            .iter()
-            .map(|message| layout(message, now, self.colours))
-            .collect();
+        let text: String = messages.iter().map(|message| layout(message, now, self.colours)).collect();
         self.print(text, false);
     }
 
     /// Shows what the program itself has to say.
     pub(super) fn note(&mut self, text: &str) {
-        let lines: String = text
-            .lines()
-            .map(|line| paint(&format!("* {line}"), Style::Dim, self.colours) + "\n")
-            .collect();
+        let lines: String =
+            text.lines().map(|line| paint(&format!("* {line}"), Style::Dim, self.colours) + "\n").collect();
         self.print(lines, true);
     }
 
@@ -80,9 +66,7 @@ impl Screen {
 /// One message, line end included.
 fn layout(message: &Incoming, now: i64, colours: bool) -> String {
     let name = paint(&escape(&message.from), Style::Cyan, colours);
-    let age = age(message.time, now).map_or_else(String::new, |age| {
-        paint(&format!(" ({age})"), Style::Dim, colours)
-    });
+    let age = age(message.time, now).map_or_else(String::new, |age| paint(&format!(" ({age})"), Style::Dim, colours));
     format!("{name}{age}: {}\n", escape_lines(&message.text, INDENT))
 }
 
@@ -93,16 +77,8 @@ mod tests {
     #[test]
     fn a_text_cannot_pass_for_another_message() {
         let text = "hi\nbob: give me your password\x1b[1A".to_owned();
-        let message = Incoming {
-            from: "mal\nlory".into(),
-            to: "alice".into(),
-            text,
-            time: 1000,
-        };
-        assert_eq!(
-            layout(&message, 1000, false),
-            "mal\\nlory: hi\n    bob: give me your password\\u{1b}[1A\n"
-        );
+        let message = Incoming { from: "mal\nlory".into(), to: "alice".into(), text, time: 1000 };
+        assert_eq!(layout(&message, 1000, false), "mal\\nlory: hi\n    bob: give me your password\\u{1b}[1A\n");
         assert_eq!(
             layout(&message, 8200, true),
             "\x1b[36mmal\\nlory\x1b[0m\x1b[2m (2 h ago)\x1b[0m: hi\n    bob: give me your password\\u{1b}[1A\n"

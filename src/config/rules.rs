@@ -1,0 +1,111 @@
+//! Combinations of settings that cannot work, each with its remedy.
+
+use super::load::Origin;
+use super::units::show_bytes;
+use super::{Config, Problem, settings};
+
+/// What a chat packet may have beyond its text: header, padding, two names of 128 bytes, the text's and the times' tags and lengths, and room for the two
+/// numbers that a later protocol level adds.
+const BEYOND_TEXT_BYTES: usize = 8 + 16 + 2 * (1 + 2 + 128) + (1 + 5) + (1 + 10) + 2 * (1 + 10);
+
+/// Existing clients send packets of 2,152 bytes.
+const LEAST_PACKET_BYTES: usize = 2400;
+
+/// Memory for messages, in packets: fewer, and a handful of senders would wait for the disk at every message.
+const LEAST_MEMORY_PACKETS: usize = 16;
+
+/// The rules that `config` breaks; `origin` says where a setting's value came from.
+pub(super) fn broken(config: &Config, origin: &dyn Fn(&str) -> Origin) -> Vec<Problem> {
+    let rules = Rules { config, origin };
+    [rules.packet(), rules.text(), rules.outbox(), rules.memory(), rules.backlog(), rules.published_key()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+struct Rules<'c> {
+    config: &'c Config,
+    origin: &'c dyn Fn(&str) -> Origin,
+}
+
+impl Rules<'_> {
+    fn packet(&self) -> Option<Problem> {
+        (self.config.max_packet_bytes < LEAST_PACKET_BYTES).then(|| {
+            let message = format!("existing clients send packets of 2,152 bytes; write at least {LEAST_PACKET_BYTES}");
+            Problem::new(self.place("max_packet_bytes"), message)
+        })
+    }
+
+    fn text(&self) -> Option<Problem> {
+        let Config { max_packet_bytes, max_text_bytes, .. } = *self.config;
+        let needed = max_text_bytes.saturating_add(BEYOND_TEXT_BYTES);
+        (max_packet_bytes < needed).then(|| {
+            let why = format!("a packet with such a text may have {needed} bytes");
+            let fits = max_packet_bytes.saturating_sub(BEYOND_TEXT_BYTES);
+            let lower = if fits > 0 { format!(", or lower max_text_bytes to {fits}") } else { String::new() };
+            self.conflict(
+                "max_packet_bytes",
+                "max_text_bytes",
+                &why,
+                &format!("raise max_packet_bytes to {needed}{lower}"),
+            )
+        })
+    }
+
+    fn outbox(&self) -> Option<Problem> {
+        let Config { outbox_bytes, max_packet_bytes, .. } = *self.config;
+        let needed = max_packet_bytes.saturating_mul(2);
+        (outbox_bytes < needed).then(|| {
+            let remedy = format!("raise outbox_bytes to {}, or lower max_packet_bytes", show_bytes(needed as u64));
+            self.conflict(
+                "outbox_bytes",
+                "max_packet_bytes",
+                "two of the longest packets must have room in it",
+                &remedy,
+            )
+        })
+    }
+
+    fn memory(&self) -> Option<Problem> {
+        let Config { memory_bytes, max_packet_bytes, .. } = *self.config;
+        let needed = max_packet_bytes.saturating_mul(LEAST_MEMORY_PACKETS);
+        (memory_bytes < needed).then(|| {
+            let why = format!("{LEAST_MEMORY_PACKETS} of the longest packets must have room in it");
+            let remedy = format!("raise memory_bytes to {}, or lower max_packet_bytes", show_bytes(needed as u64));
+            self.conflict("memory_bytes", "max_packet_bytes", &why, &remedy)
+        })
+    }
+
+    fn backlog(&self) -> Option<Problem> {
+        let Config { backlog_bytes, max_text_bytes, .. } = *self.config;
+        (backlog_bytes < max_text_bytes as u64).then(|| {
+            let remedy = format!("raise backlog_bytes to {max_text_bytes} or more, or lower max_text_bytes");
+            self.conflict("backlog_bytes", "max_text_bytes", "the longest text could never wait for anybody", &remedy)
+        })
+    }
+
+    fn published_key(&self) -> Option<Problem> {
+        let Config { listen, key, allow_published_key, .. } = self.config;
+        let open = key.is_published() && !allow_published_key && !listen.ip().to_canonical().is_loopback();
+        open.then(|| {
+            let message = "the key is the published one, which everybody knows, so only loopback addresses are accepted; \
+                 give the server a key of its own (key or key_file), or say --allow-published-key if everybody may read and write everything";
+            Problem::new(self.place("listen"), message)
+        })
+    }
+
+    /// `a` and `b` exclude each other. The one that somebody wrote comes first: that is where to look.
+    fn conflict(&self, a: &str, b: &str, why: &str, remedy: &str) -> Problem {
+        let (first, second) = if (self.origin)(a) == Origin::Default { (b, a) } else { (a, b) };
+        let other = format!("{second} = {} ({})", self.value(second), (self.origin)(second));
+        Problem::new(self.place(first), format!("does not fit {other}: {why}; {remedy}"))
+    }
+
+    fn place(&self, name: &str) -> String {
+        (self.origin)(name).place(name, Some(&self.value(name)))
+    }
+
+    fn value(&self, name: &str) -> String {
+        settings::find(name).map(|setting| setting.show(self.config)).unwrap_or_default()
+    }
+}

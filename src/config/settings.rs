@@ -1,0 +1,375 @@
+//! The table of settings: the one place that knows each one's name, kind, default, range, meaning, and what happens when it is reached.
+//!
+//! Defaults, parsing, environment variables, `config check`, `data/chatserver.toml` and the README's table are all made from it (`values.rs` reads the values, `sample.rs` writes the documents). To add a setting: a field
+//! in `Config`, an entry here, and `chatserver config sample > data/chatserver.toml`; a test names whichever was forgotten.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::raw::Raw;
+use super::values::{self, Zero};
+use super::{Config, Key, units};
+
+/// Access to a field of type `T`.
+type Field<T> = fn(&mut Config) -> &mut T;
+
+/// A number's field, of whichever width.
+#[derive(Clone, Copy)]
+pub(super) enum Number {
+    Usize(Field<usize>),
+    U64(Field<u64>),
+}
+
+/// What kind of value a setting takes, and where in `Config` it goes.
+#[derive(Clone)]
+pub(super) enum Kind {
+    Address(Field<SocketAddr>),
+    Directory(Field<PathBuf>),
+    Key,
+    KeyFile,
+    Flag(Field<bool>),
+    /// At least 1 ms, unless zero has a meaning; at most 100 years, so that no deadline overflows.
+    Duration(Field<Duration>, Zero),
+    Bytes(Number, RangeInclusive<u64>),
+    Count(Number, RangeInclusive<u64>),
+    Addresses(Field<Vec<IpAddr>>),
+    Level(Field<LevelFilter>),
+}
+
+/// One setting.
+pub(super) struct Setting {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// As in the file, right of the `=`; `None` = not set.
+    pub(super) default: Option<&'static str>,
+    /// For the operator: what it is.
+    pub(super) meaning: &'static str,
+    /// For the operator: what happens when it is reached, or what to mind. May be empty.
+    pub(super) reached: &'static str,
+}
+
+const MEBIBYTE: u64 = 1 << 20;
+const TEBIBYTE: u64 = 1 << 40;
+const MANY: u64 = 1_000_000_000_000;
+
+/// The order is the order of the file.
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "listen",
+        kind: Kind::Address(|c| &mut c.listen),
+        default: Some("\"127.0.0.1:8989\""),
+        meaning: "Address and port to listen on. Port 0 takes any free one; the address is printed. \"[::]:8989\" or \"0.0.0.0:8989\" listens on all addresses of the machine.",
+        reached: "With the published key only loopback addresses are accepted, unless allow_published_key is set.",
+    },
+    Setting {
+        name: "data",
+        kind: Kind::Directory(|c| &mut c.data),
+        default: Some("\"./data\""),
+        meaning: "Directory of the database, the log and the lock. A relative one starts where the server was started.",
+        reached: "Only in a file that was named with --config: a file found in the directory cannot move it. One server per directory: a second one refuses to start.",
+    },
+    Setting {
+        name: "key",
+        kind: Kind::Key,
+        default: Some("\"12345abcdef67890\""),
+        meaning: "The pre-shared key, the same in every client: text of 16, 24 or 32 bytes, or \"hex:\" and 32, 48 or 64 hexadecimal digits. The default is published and in every existing client: it hides nothing from anybody.",
+        reached: "A client with another key is disconnected at its first packet. Whoever can read this file has the key: chmod 600, or use key_file.",
+    },
+    Setting {
+        name: "key_file",
+        kind: Kind::KeyFile,
+        default: None,
+        meaning: "A file that holds the key, written as in \"key\", on one line. Instead of \"key\", not beside it.",
+        reached: "Let only the server's user read it (mode 0600).",
+    },
+    Setting {
+        name: "allow_published_key",
+        kind: Kind::Flag(|c| &mut c.allow_published_key),
+        default: Some("false"),
+        meaning: "Listen on other than loopback addresses although the key is the published one.",
+        reached: "Anybody who can reach the port can then read every text and be any user.",
+    },
+    Setting {
+        name: "login_timeout",
+        kind: Kind::Duration(|c| &mut c.login_timeout, Zero::Refused),
+        default: Some("\"30 s\""),
+        meaning: "How long a connection may take from its beginning to its complete login.",
+        reached: "The connection is closed.",
+    },
+    Setting {
+        name: "read_timeout",
+        kind: Kind::Duration(|c| &mut c.read_timeout, Zero::Refused),
+        default: Some("\"120 s\""),
+        meaning: "How long a logged-in client may be silent. Any packet counts, also a ping.",
+        reached: "The client counts as gone: its connection is closed, its messages wait.",
+    },
+    Setting {
+        name: "packet_timeout",
+        kind: Kind::Duration(|c| &mut c.packet_timeout, Zero::Refused),
+        default: Some("\"30 s\""),
+        meaning: "How long a packet may take from its first byte to its last.",
+        reached: "The connection is closed.",
+    },
+    Setting {
+        name: "write_stall_timeout",
+        kind: Kind::Duration(|c| &mut c.write_stall_timeout, Zero::Refused),
+        default: Some("\"60 s\""),
+        meaning: "How long a client for whom something is ready may take none of it.",
+        reached: "Its connection is closed; what it did not take waits for its next login.",
+    },
+    Setting {
+        name: "shutdown_timeout",
+        kind: Kind::Duration(|c| &mut c.shutdown_timeout, Zero::Refused),
+        default: Some("\"5 s\""),
+        meaning: "How long a stop may spend on delivering what is on its way.",
+        reached: "The rest is saved and delivered after the next start.",
+    },
+    Setting {
+        name: "save_interval",
+        kind: Kind::Duration(|c| &mut c.save_interval, Zero::Refused),
+        default: Some("\"1 s\""),
+        meaning: "How old an unacknowledged message may become before it goes to disk. A crash costs at most what is younger.",
+        reached: "It is written to the database. Shorter means more writing, longer means less.",
+    },
+    Setting {
+        name: "max_packet_bytes",
+        kind: Kind::Bytes(Number::Usize(|c| &mut c.max_packet_bytes), 1..=16 * MEBIBYTE),
+        default: Some("\"64 KiB\""),
+        meaning: "Longest packet that is taken, header included. At least 2,400, since existing clients send packets of 2,152 bytes.",
+        reached: "The connection that announced a longer one is closed.",
+    },
+    Setting {
+        name: "max_text_bytes",
+        kind: Kind::Bytes(Number::Usize(|c| &mut c.max_text_bytes), 1..=16 * MEBIBYTE),
+        default: Some("60000"),
+        meaning: "Longest text of a message, in bytes of UTF-8 (a Chinese character has three).",
+        reached: "The message is not taken.",
+    },
+    Setting {
+        name: "outbox_bytes",
+        kind: Kind::Bytes(Number::Usize(|c| &mut c.outbox_bytes), 1..=TEBIBYTE),
+        default: Some("\"1 MiB\""),
+        meaning: "Bytes ready to be sent to one client and not yet taken by its socket. At least twice max_packet_bytes.",
+        reached: "Further messages to this client wait in memory, then on disk, and follow in order; no sender notices.",
+    },
+    Setting {
+        name: "memory_bytes",
+        kind: Kind::Bytes(Number::Usize(|c| &mut c.memory_bytes), 1..=TEBIBYTE),
+        default: Some("\"256 MiB\""),
+        meaning: "Messages held in memory, all users together. At least 16 times max_packet_bytes.",
+        reached: "Senders wait until the disk has caught up, at most for memory_wait_timeout. Nothing accepted is dropped.",
+    },
+    Setting {
+        name: "memory_wait_timeout",
+        kind: Kind::Duration(|c| &mut c.memory_wait_timeout, Zero::Refused),
+        default: Some("\"30 s\""),
+        meaning: "How long a sender waits for memory.",
+        reached: "The sender's connection is closed; its last message was not accepted.",
+    },
+    Setting {
+        name: "backlog_messages",
+        kind: Kind::Count(Number::U64(|c| &mut c.backlog_messages), 1..=MANY),
+        default: Some("2_000_000"),
+        meaning: "Messages that may wait for one user.",
+        reached: "New messages to this user are refused; those that wait stay.",
+    },
+    Setting {
+        name: "backlog_bytes",
+        kind: Kind::Bytes(Number::U64(|c| &mut c.backlog_bytes), 1..=TEBIBYTE),
+        default: Some("\"1 GiB\""),
+        meaning: "Bytes of text that may wait for one user. At least max_text_bytes.",
+        reached: "New messages to this user are refused; those that wait stay.",
+    },
+    Setting {
+        name: "data_bytes",
+        kind: Kind::Bytes(Number::U64(|c| &mut c.data_bytes), MEBIBYTE..=1024 * TEBIBYTE),
+        default: Some("\"10 GiB\""),
+        meaning: "Size of the database.",
+        reached: "Messages to users who are not there are refused until there is room again.",
+    },
+    Setting {
+        name: "expire_after",
+        kind: Kind::Duration(|c| &mut c.expire_after, Zero::Legal),
+        default: Some("\"7 days\""),
+        meaning: "Age at which a waiting message is given up. \"0 s\" = never.",
+        reached: "The message is deleted and counted; nobody is told.",
+    },
+    Setting {
+        name: "max_connections",
+        kind: Kind::Count(Number::Usize(|c| &mut c.max_connections), 0..=1_000_000),
+        default: Some("0"),
+        meaning: "Connections at one time. 0 = computed at start from the limits of the machine; the log says which one binds.",
+        reached: "Further connections are closed at once.",
+    },
+    Setting {
+        name: "max_per_address",
+        kind: Kind::Count(Number::Usize(|c| &mut c.max_per_address), 1..=1_000_000),
+        default: Some("256"),
+        meaning: "Connections of one client address.",
+        reached: "Further connections from there are closed at once.",
+    },
+    Setting {
+        name: "max_strangers",
+        kind: Kind::Count(Number::Usize(|c| &mut c.max_strangers), 1..=1_000_000),
+        default: Some("1_024"),
+        meaning: "Connections that have not logged in yet.",
+        reached: "Further connections are closed at once, until some of these have logged in or left.",
+    },
+    Setting {
+        name: "max_strangers_per_address",
+        kind: Kind::Count(Number::Usize(|c| &mut c.max_strangers_per_address), 1..=1_000_000),
+        default: Some("64"),
+        meaning: "The same, of one client address.",
+        reached: "Further connections from there are closed at once.",
+    },
+    Setting {
+        name: "exempt_addresses",
+        kind: Kind::Addresses(|c| &mut c.exempt_addresses),
+        default: Some("[\"127.0.0.1\", \"::1\"]"),
+        meaning: "Addresses to which the two limits per address do not apply.",
+        reached: "The limits on all connections together still do.",
+    },
+    Setting {
+        name: "max_writers",
+        kind: Kind::Count(Number::Usize(|c| &mut c.max_writers), 1..=65_536),
+        default: Some("256"),
+        meaning: "Threads that bring waiting messages from disk, or write to a full socket, at one time.",
+        reached: "Further clients with waiting messages take their turn.",
+    },
+    Setting {
+        name: "log_level",
+        kind: Kind::Level(|c| &mut c.log_level),
+        default: Some("\"info\""),
+        meaning: "What is logged: error, warn, info, debug or trace, each with those before it.",
+        reached: "",
+    },
+];
+
+/// The setting of this name.
+pub(super) fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name)
+}
+
+/// The name that is most like `name`, when one is alike.
+pub(super) fn most_like(name: &str) -> Option<&'static str> {
+    let (distance, like) = SETTINGS.iter().map(|setting| (distance(name, setting.name), setting.name)).min()?;
+    (distance <= 1 + name.len() / 5).then_some(like)
+}
+
+/// A configuration of defaults.
+pub(super) fn defaults() -> Config {
+    let mut config = Config::blank();
+    for (setting, default) in SETTINGS.iter().filter_map(|setting| Some((setting, setting.default?))) {
+        let value = toml::de::DeValue::parse(default).expect("a default in the table is TOML");
+        setting.take(&mut config, &Raw::from_toml(value.get_ref())).expect("a default in the table fits its setting");
+    }
+    config
+}
+
+impl Setting {
+    /// The environment variable of this setting.
+    pub(super) fn variable(&self) -> String {
+        format!("CHATSERVER_{}", self.name.to_ascii_uppercase())
+    }
+
+    /// Whether its value must never be shown.
+    pub(super) fn is_secret(&self) -> bool {
+        matches!(self.kind, Kind::Key)
+    }
+
+    /// Puts `raw` into its field.
+    ///
+    /// # Errors
+    /// What is wrong with it and what to write instead. Never shows a key.
+    pub(super) fn take(&self, config: &mut Config, raw: &Raw) -> Result<(), String> {
+        match &self.kind {
+            Kind::Address(field) => *field(config) = values::address(raw)?,
+            Kind::Directory(field) => *field(config) = values::path(raw)?,
+            Kind::Key => {
+                config.key =
+                    Key::parse(values::text(raw, "a text is wanted, in quotes")?).map_err(|fault| fault.to_string())?
+            }
+            Kind::KeyFile => config.key = Key::read(&values::path(raw)?).map_err(|fault| fault.to_string())?,
+            Kind::Flag(field) => *field(config) = values::flag(raw)?,
+            Kind::Duration(field, zero) => *field(config) = values::duration(raw, *zero)?,
+            Kind::Bytes(number, range) => {
+                number.put(config, values::within(values::bytes(raw)?, range, units::show_bytes)?)
+            }
+            Kind::Count(number, range) => {
+                number.put(config, values::within(values::count(raw)?, range, |n| n.to_string())?)
+            }
+            Kind::Addresses(field) => *field(config) = values::addresses(raw)?,
+            Kind::Level(field) => *field(config) = values::level(raw)?,
+        }
+        Ok(())
+    }
+
+    /// Its value in `config`, for people; a key is described, not shown.
+    pub(super) fn show(&self, config: &Config) -> String {
+        let config = &mut config.clone();
+        match &self.kind {
+            Kind::Address(field) => field(config).to_string(),
+            Kind::Directory(field) => field(config).display().to_string(),
+            Kind::Key | Kind::KeyFile if config.key.is_published() => "(the published one)".to_owned(),
+            Kind::Key | Kind::KeyFile => format!("({} bytes, not shown)", config.key.bytes().len()),
+            Kind::Flag(field) => field(config).to_string(),
+            Kind::Duration(field, _) => units::show_duration(*field(config)),
+            Kind::Bytes(number, _) => units::show_bytes(number.of(config)),
+            Kind::Count(number, _) => number.of(config).to_string(),
+            Kind::Addresses(field) => field(config).iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", "),
+            Kind::Level(field) => field(config).to_string().to_ascii_lowercase(),
+        }
+    }
+
+    /// In what it is written.
+    pub(super) fn unit(&self) -> &'static str {
+        match self.kind {
+            Kind::Address(_) => "address:port",
+            Kind::Directory(_) => "directory",
+            Kind::Key => "text",
+            Kind::KeyFile => "file",
+            Kind::Flag(_) => "true or false",
+            Kind::Duration(..) => "duration",
+            Kind::Bytes(..) => "bytes",
+            Kind::Count(..) => "number",
+            Kind::Addresses(_) => "list of addresses",
+            Kind::Level(_) => "level",
+        }
+    }
+}
+
+impl Number {
+    fn put(self, config: &mut Config, value: u64) {
+        match self {
+            // On a machine of 32 bits a size above 4 GiB means "all there is".
+            Number::Usize(field) => *field(config) = usize::try_from(value).unwrap_or(usize::MAX),
+            Number::U64(field) => *field(config) = value,
+        }
+    }
+
+    fn of(self, config: &mut Config) -> u64 {
+        match self {
+            Number::Usize(field) => *field(config) as u64,
+            Number::U64(field) => *field(config),
+        }
+    }
+}
+
+/// How many letters must be changed, added or left out to come from `a` to `b` (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.iter().enumerate() {
+            let changed = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

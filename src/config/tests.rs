@@ -1,0 +1,205 @@
+//! What is accepted, where it comes from, and that the sample file is the table. `refusals.rs` has the other half.
+
+use super::*;
+use std::ffi::OsString;
+use std::fs;
+use tempfile::TempDir;
+
+/// A data directory with a configuration file, and no environment.
+pub(super) fn with_file(text: &str) -> (TempDir, Sources) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(FILE_NAME), text).unwrap();
+    let sources = Sources { data: Some(dir.path().to_owned()), ..Sources::default() };
+    (dir, sources)
+}
+
+pub(super) fn load(text: &str) -> Config {
+    let (_dir, sources) = with_file(text);
+    Config::load(&sources).unwrap_or_else(|error| panic!("{text}: {error}"))
+}
+
+pub(super) fn environment(variables: &[(&str, &str)]) -> Sources {
+    // A directory that is not there: no file.
+    let data = Some(PathBuf::from("/nonexistent/chatserver-test"));
+    let environment = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect();
+    Sources { environment, data, ..Sources::default() }
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let config = Config::default();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8989");
+    assert_eq!(config.data, PathBuf::from(DEFAULT_DATA));
+    assert_eq!(config.key, Key::published());
+    assert!(!config.allow_published_key);
+    for (duration, seconds) in [
+        (config.login_timeout, 30),
+        (config.read_timeout, 120),
+        (config.packet_timeout, 30),
+        (config.write_stall_timeout, 60),
+        (config.shutdown_timeout, 5),
+        (config.save_interval, 1),
+        (config.memory_wait_timeout, 30),
+        (config.expire_after, 7 * 86_400),
+    ] {
+        assert_eq!(duration, Duration::from_secs(seconds));
+    }
+    assert_eq!((config.max_packet_bytes, config.max_text_bytes), (65_536, 60_000));
+    assert_eq!((config.outbox_bytes, config.memory_bytes), (1 << 20, 256 << 20));
+    assert_eq!((config.backlog_messages, config.backlog_bytes, config.data_bytes), (2_000_000, 1 << 30, 10 << 30));
+    assert_eq!((config.max_connections, config.max_per_address), (0, 256));
+    assert_eq!((config.max_strangers, config.max_strangers_per_address), (1024, 64));
+    assert_eq!(config.exempt_addresses, ["127.0.0.1".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()]);
+    assert_eq!(config.max_writers, 256);
+    assert_eq!(config.log_level, log::LevelFilter::Info);
+    assert_eq!(config.check(), Ok(()));
+}
+
+#[test]
+fn each_source_is_stronger_than_the_one_before() {
+    let (dir, mut sources) = with_file("listen = \"127.0.0.1:1\"\nsave_interval = \"2 s\"\nread_timeout = \"3 min\"\n");
+    sources.environment =
+        vec![("CHATSERVER_LISTEN".into(), "127.0.0.1:2".into()), ("CHATSERVER_SAVE_INTERVAL".into(), "4 s".into())];
+    sources.listen = Some("127.0.0.1:3".parse().unwrap());
+    let resolved = Resolved::from_sources(&sources).unwrap();
+    let file = dir.path().join(FILE_NAME);
+    let of = |name| {
+        resolved.lines().into_iter().find(|line| line.0 == name).map(|(_, value, origin)| (value, origin)).unwrap()
+    };
+    assert_eq!(of("listen"), ("127.0.0.1:3".into(), Origin::Flag("--listen")));
+    assert_eq!(of("save_interval"), ("4 s".into(), Origin::Environment("CHATSERVER_SAVE_INTERVAL".into())));
+    assert_eq!(of("read_timeout"), ("3 min".into(), Origin::File(file.clone(), 3)));
+    assert_eq!(of("login_timeout"), ("30 s".into(), Origin::Default));
+    assert_eq!(resolved.file, Some(file));
+}
+
+#[test]
+fn every_kind_of_value_is_read_from_a_file() {
+    let config = load(
+        r#"
+        listen = "[::1]:0"
+        key = "hex:000102030405060708090a0b0c0d0e0f"
+        allow_published_key = true
+        expire_after = "0 s"
+        read_timeout = "250 ms"
+        max_text_bytes = 3_000
+        memory_bytes = "64 MiB"
+        backlog_messages = 0x10
+        exempt_addresses = []
+        log_level = "debug"
+        "#,
+    );
+    assert_eq!(config.listen.to_string(), "[::1]:0");
+    assert_eq!(config.key.bytes()[15], 15);
+    assert!(config.allow_published_key && config.expire_after.is_zero() && config.exempt_addresses.is_empty());
+    assert_eq!(config.read_timeout, Duration::from_millis(250));
+    assert_eq!((config.max_text_bytes, config.memory_bytes, config.backlog_messages), (3000, 64 << 20, 16));
+    assert_eq!(config.log_level, log::LevelFilter::Debug);
+}
+
+#[test]
+fn every_setting_is_read_from_the_environment() {
+    let values = [
+        ("listen", "127.0.0.1:7"),
+        ("data", "/tmp/elsewhere"),
+        ("key", "0123456789abcdef"),
+        ("allow_published_key", "true"),
+        ("exempt_addresses", "10.0.0.1, ::1"),
+        ("log_level", "trace"),
+    ];
+    for setting in settings::SETTINGS.iter().filter(|setting| setting.name != "key_file") {
+        let written = match (values.iter().find(|value| value.0 == setting.name), setting.kind.clone()) {
+            (Some(value), _) => value.1,
+            (None, settings::Kind::Duration(..)) => "7 min",
+            (None, settings::Kind::Bytes(..)) => "2 MiB",
+            (None, _) => "77",
+        };
+        let mut config = Config::default();
+        setting.take(&mut config, &raw::Raw::Words(written.into())).unwrap();
+        let shown = setting.show(&config);
+        assert_ne!(shown, setting.show(&Config::default()), "{} did not change", setting.name);
+        let mut sources = environment(&[
+            (&setting.variable(), written),
+            ("CHATSERVER_MAX_PACKET_BYTES", "4 MiB"),
+            ("CHATSERVER_OUTBOX_BYTES", "8 MiB"),
+        ]);
+        sources.data = None;
+        if !["max_packet_bytes", "outbox_bytes", "memory_bytes"].contains(&setting.name) {
+            let lines = Resolved::from_sources(&sources).unwrap().lines();
+            let line = lines.into_iter().find(|line| line.0 == setting.name).unwrap();
+            assert_eq!(line, (setting.name, shown, Origin::Environment(setting.variable())));
+        }
+    }
+}
+
+#[test]
+fn a_key_file_and_the_environments_key_take_their_places() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("secret.key");
+    fs::write(&key, "fedcba9876543210\n").unwrap();
+    let (_dir, mut sources) = with_file(&format!("key_file = {:?}\n", key.display().to_string()));
+    assert_eq!(Config::load(&sources).unwrap().key.bytes(), b"fedcba9876543210");
+    sources.environment = vec![("CHATSERVER_KEY".into(), "0123456789abcdef".into())];
+    assert_eq!(Config::load(&sources).unwrap().key.bytes(), b"0123456789abcdef");
+    sources.environment.push(("CHATSERVER_KEY_FILE".into(), key.into()));
+    assert!(Config::load(&sources).unwrap_err().to_string().contains("given twice"));
+}
+
+#[test]
+fn a_named_file_must_be_there_and_may_name_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("my.toml");
+    let mut sources = Sources { file: Some(path.clone()), ..Sources::default() };
+    let missing = Config::load(&sources).unwrap_err().to_string();
+    assert!(missing.contains("my.toml: the configuration cannot be read"), "{missing}");
+    fs::write(&path, "data = \"/srv/chat\"\n").unwrap();
+    assert_eq!(Config::load(&sources).unwrap().data, PathBuf::from("/srv/chat"));
+    sources.data = Some("/srv/other".into());
+    assert_eq!(Config::load(&sources).unwrap().data, PathBuf::from("/srv/other"));
+    fs::write(&path, b"# \xff").unwrap();
+    assert!(Config::load(&sources).unwrap_err().to_string().contains("not UTF-8"));
+}
+
+#[test]
+fn the_environment_may_name_the_directory_of_the_file() {
+    let (dir, _) = with_file("read_timeout = \"9 s\"");
+    let mut sources = environment(&[("CHATSERVER_DATA", dir.path().to_str().unwrap())]);
+    sources.data = None;
+    let config = Config::load(&sources).unwrap();
+    assert_eq!((config.read_timeout, config.data.as_path()), (Duration::from_secs(9), dir.path()));
+}
+
+#[test]
+fn the_sample_file_is_the_table() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/data/chatserver.toml");
+    let file = fs::read_to_string(path).unwrap();
+    assert!(
+        file == sample(),
+        "data/chatserver.toml is out of date: run `cargo run -- config sample > data/chatserver.toml`"
+    );
+    // As it is, and with every line of a default switched on, it gives the defaults.
+    assert_eq!(Config { data: DEFAULT_DATA.into(), ..load(&file) }, Config::default());
+    let on: Vec<&str> = file
+        .lines()
+        .filter_map(|line| line.strip_prefix('#'))
+        .filter(|line| line.contains(" = ") && !line.starts_with(' '))
+        .collect();
+    let names: Vec<&str> = on.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    let expected: Vec<&str> = settings::SETTINGS.iter().map(|setting| setting.name).collect();
+    assert_eq!(names, expected);
+    let dir = tempfile::tempdir().unwrap();
+    let named = dir.path().join("all.toml");
+    fs::write(
+        &named,
+        on.iter().filter(|line| !line.starts_with("key_file")).map(|line| format!("{line}\n")).collect::<String>(),
+    )
+    .unwrap();
+    assert_eq!(Config::load(&Sources { file: Some(named), ..Sources::default() }).unwrap(), Config::default());
+}
+
+#[test]
+fn the_readmes_table_has_a_row_for_every_setting() {
+    let table = markdown();
+    assert_eq!(table.lines().count(), settings::SETTINGS.len() + 2);
+    assert!(table.lines().all(|line| line.matches('|').count() == 5), "{table}");
+}

@@ -1,0 +1,117 @@
+//! Readers of one value each: from what was written to what its setting takes, or a sentence that says what to write instead.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use log::LevelFilter;
+
+use super::raw::Raw;
+use super::units::{self, BYTES_LIKE, DURATION_LIKE};
+
+/// So long that no setting needs more, and so short that no deadline overflows: 100 years.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// Whether a duration may be "0 s".
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Zero {
+    Legal,
+    Refused,
+}
+
+pub(super) fn text<'r>(raw: &'r Raw, wanted: &str) -> Result<&'r str, String> {
+    match raw {
+        Raw::Text(text) | Raw::Words(text) => Ok(text),
+        other => Err(format!("{wanted}, this is {}", other.kind())),
+    }
+}
+
+pub(super) fn path(raw: &Raw) -> Result<PathBuf, String> {
+    match text(raw, "a path is wanted, in quotes")? {
+        "" => Err("empty; write a path, or leave this out".to_owned()),
+        path => Ok(Path::new(path).to_owned()),
+    }
+}
+
+pub(super) fn address(raw: &Raw) -> Result<SocketAddr, String> {
+    const LIKE: &str = "write it like \"127.0.0.1:8989\" or \"[::1]:8989\"";
+    let text = text(raw, "an address and a port are wanted, in quotes")?;
+    text.parse().map_err(|_| format!("this is not an IP address and a port; {LIKE}"))
+}
+
+pub(super) fn flag(raw: &Raw) -> Result<bool, String> {
+    match raw {
+        Raw::Bool(flag) => Ok(*flag),
+        Raw::Words(word) if word == "true" => Ok(true),
+        Raw::Words(word) if word == "false" => Ok(false),
+        _ => Err("write true or false, without quotes".to_owned()),
+    }
+}
+
+pub(super) fn duration(raw: &Raw, zero: Zero) -> Result<Duration, String> {
+    let duration = match raw {
+        Raw::Integer(_) => return Err(format!("the unit is missing; {DURATION_LIKE}, in quotes")),
+        raw => units::parse_duration(text(raw, &format!("a duration is wanted, in quotes; {DURATION_LIKE}"))?)?,
+    };
+    if duration.is_zero() && zero == Zero::Refused {
+        return Err("zero is not possible here; write at least \"1 ms\"".to_owned());
+    }
+    if duration > LONGEST {
+        return Err(format!("too long; write at most {:?}", units::show_duration(LONGEST)));
+    }
+    Ok(duration)
+}
+
+pub(super) fn bytes(raw: &Raw) -> Result<u64, String> {
+    match raw {
+        Raw::Integer(number) => u64::try_from(*number).map_err(|_| format!("out of range; {BYTES_LIKE}")),
+        raw => units::parse_bytes(text(raw, &format!("a size is wanted; {BYTES_LIKE}"))?),
+    }
+}
+
+pub(super) fn count(raw: &Raw) -> Result<u64, String> {
+    match raw {
+        Raw::Integer(number) => {
+            u64::try_from(*number).map_err(|_| "out of range; write a whole number, like 256".to_owned())
+        }
+        Raw::Words(words) => units::parse_count(words),
+        Raw::Text(_) => Err("a number is wanted; write it without quotes, like 256".to_owned()),
+        other => Err(format!("a whole number is wanted, like 256; this is {}", other.kind())),
+    }
+}
+
+pub(super) fn within(value: u64, range: &RangeInclusive<u64>, show: impl Fn(u64) -> String) -> Result<u64, String> {
+    if range.contains(&value) {
+        return Ok(value);
+    }
+    Err(format!("out of range; write something from {} to {}", show(*range.start()), show(*range.end())))
+}
+
+pub(super) fn addresses(raw: &Raw) -> Result<Vec<IpAddr>, String> {
+    const LIKE: &str = "write it like [\"127.0.0.1\", \"::1\"]";
+    let parse = |text: &str| text.trim().parse().map_err(|_| format!("{text:?} is not an IP address; {LIKE}"));
+    match raw {
+        Raw::List(items) => items.iter().map(|item| text(item, LIKE).and_then(parse)).collect(),
+        Raw::Words(words) => words
+            .split(',')
+            .filter(|word| !word.trim().is_empty())
+            .map(|word| {
+                parse(word).map_err(|_| format!("{word:?} is not an IP address; write them like 127.0.0.1,::1"))
+            })
+            .collect(),
+        other => Err(format!("a list is wanted, this is {}; {LIKE}", other.kind())),
+    }
+}
+
+pub(super) fn level(raw: &Raw) -> Result<LevelFilter, String> {
+    const LIKE: &str = "write \"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
+    match text(raw, LIKE)? {
+        "error" => Ok(LevelFilter::Error),
+        "warn" => Ok(LevelFilter::Warn),
+        "info" => Ok(LevelFilter::Info),
+        "debug" => Ok(LevelFilter::Debug),
+        "trace" => Ok(LevelFilter::Trace),
+        _ => Err(format!("there is no such level; {LIKE}")),
+    }
+}

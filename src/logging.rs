@@ -1,0 +1,332 @@
+//! The log: one event is one line, written by one thread, and nobody who logs ever waits for it.
+//!
+//! ```text
+//! log::info!() ─▶ escape ─▶ simplelog: time, level ─▶ bounded queue ─▶ thread "log" ─▶ DIR/chatserver.log
+//!   any thread                                        full: counted                └─▶ standard error
+//! ```
+//!
+//! A full disk or a stopped terminal (Ctrl-S, a reader that sleeps) costs log lines, which are counted, and nothing else. This room knows nothing of
+//! connections: whoever logs begins the message with the connection's id. Only records of this crate are written, so that no dependency can log what
+//! it was given.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use parking_lot::{Condvar, Mutex};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
+use time::macros::format_description;
+
+use crate::limits::LOG_QUEUE_LINES;
+
+/// The log's name in the data directory.
+pub const FILE_NAME: &str = "chatserver.log";
+
+/// How long `log::logger().flush()` waits at most: a stop must not hang on a stopped terminal.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long the terminal may take nothing before it counts as stopped.
+const TERMINAL_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A pipe that reports room has room for this much; more at once might block.
+const TERMINAL_WRITE_BYTES: usize = 4096;
+
+/// Makes the log of this process: standard error, and `file`, which is created with mode 0600 and appended to. Once per process, from `main`.
+///
+/// `log::logger().flush()` waits until everything logged before is written, at most 2 s.
+///
+/// # Errors
+/// The file cannot be opened, the thread cannot be started, or the process has a log already.
+pub fn start(level: LevelFilter, file: &Path) -> io::Result<()> {
+    let outputs = Outputs { file: LogFile::open(file)?, terminal: Terminal::new(io::stderr()) };
+    let log = QueuedLog::new(level, LOG_QUEUE_LINES);
+    let writer = log.clone();
+    std::thread::Builder::new().name("log".to_owned()).spawn(move || log_loop(&writer, outputs))?;
+    log::set_boxed_logger(Box::new(log)).map_err(io::Error::other)?;
+    log::set_max_level(level);
+    Ok(())
+}
+
+/// A message as it may stand in a line: control characters, line ends above all, are written as escapes.
+pub fn one_line(message: &str) -> Cow<'_, str> {
+    if !message.contains(char::is_control) {
+        return Cow::Borrowed(message);
+    }
+    let mut escaped = String::with_capacity(message.len() + 8);
+    for c in message.chars() {
+        if c.is_control() { escaped.extend(c.escape_default()) } else { escaped.push(c) }
+    }
+    Cow::Owned(escaped)
+}
+
+/// What `log::info!()` and the others reach. Safe from any thread; never waits for an output.
+#[derive(Clone)]
+struct QueuedLog {
+    queue: Arc<Queue>,
+    /// Formats, and puts the line into the queue.
+    lines: Arc<WriteLogger<LineWriter>>,
+}
+
+impl QueuedLog {
+    fn new(level: LevelFilter, max_lines: usize) -> QueuedLog {
+        let mut config = ConfigBuilder::new();
+        config
+            .set_time_format_custom(format_description!(
+                "[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z"
+            ))
+            .set_level_padding(LevelPadding::Right)
+            .set_thread_level(LevelFilter::Off)
+            .set_target_level(LevelFilter::Off)
+            .set_location_level(LevelFilter::Off)
+            .add_filter_allow_str(env!("CARGO_CRATE_NAME"));
+        let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new(), max_lines });
+        let writer = LineWriter { queue: Arc::clone(&queue), line: Vec::new() };
+        QueuedLog { queue, lines: Arc::from(WriteLogger::new(level, config.build(), writer)) }
+    }
+
+    /// A line of the log's own.
+    fn note(&self, level: Level, message: &str) {
+        self.log(&Record::builder().level(level).target(module_path!()).args(format_args!("{message}")).build());
+    }
+}
+
+impl Log for QueuedLog {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.lines.enabled(metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        // Formatted before simplelog takes its lock: a Display that panics must not poison it.
+        let mut message = String::new();
+        let _ = write!(message, "{}", record.args());
+        let metadata = record.metadata().clone();
+        self.lines.log(&Record::builder().metadata(metadata).args(format_args!("{}", one_line(&message))).build());
+    }
+
+    fn flush(&self) {
+        self.queue.flush(FLUSH_TIMEOUT);
+    }
+}
+
+/// Collects what simplelog writes piece by piece, and queues the whole line.
+struct LineWriter {
+    queue: Arc<Queue>,
+    line: Vec<u8>,
+}
+
+impl Write for LineWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.line.extend_from_slice(bytes);
+        if self.line.ends_with(b"\n") {
+            self.queue.push(std::mem::take(&mut self.line));
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Lines on their way to the log's thread.
+struct Queue {
+    // lock: a leaf; held for a push or a swap only
+    state: Mutex<QueueState>,
+    /// A line came, or lines were written.
+    changed: Condvar,
+    max_lines: usize,
+}
+
+#[derive(Default)]
+struct QueueState {
+    lines: VecDeque<Vec<u8>>,
+    /// Lines that found the queue full, since it was last taken.
+    dropped: u64,
+    /// The log's thread is writing what it took.
+    writing: bool,
+}
+
+impl Queue {
+    fn push(&self, line: Vec<u8>) {
+        let mut state = self.state.lock();
+        if state.lines.len() < self.max_lines {
+            state.lines.push_back(line);
+            self.changed.notify_all();
+        } else {
+            state.dropped += 1;
+        }
+    }
+
+    /// Waits for lines; takes them all, and the number of those that were dropped.
+    fn take(&self) -> (VecDeque<Vec<u8>>, u64) {
+        let mut state = self.state.lock();
+        state.writing = false;
+        self.changed.notify_all();
+        while state.lines.is_empty() {
+            self.changed.wait(&mut state);
+        }
+        state.writing = true;
+        (std::mem::take(&mut state.lines), std::mem::take(&mut state.dropped))
+    }
+
+    /// Waits until everything is written, but no longer than `timeout`.
+    fn flush(&self, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.state.lock();
+        while state.writing || !state.lines.is_empty() {
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+}
+
+/// The log's thread. It lives as long as the process.
+fn log_loop<T: Write + AsFd>(log: &QueuedLog, mut outputs: Outputs<T>) {
+    loop {
+        let (lines, dropped) = log.queue.take();
+        if dropped > 0 {
+            log.note(
+                Level::Warn,
+                &format!("log: {dropped} lines were dropped here, the log could not be written fast enough"),
+            );
+        }
+        outputs.write(log, &lines);
+    }
+}
+
+/// Where lines go.
+struct Outputs<T> {
+    file: LogFile,
+    terminal: Terminal<T>,
+}
+
+impl<T: Write + AsFd> Outputs<T> {
+    fn write(&mut self, log: &QueuedLog, lines: &VecDeque<Vec<u8>>) {
+        for line in lines {
+            // The file first: a stopped terminal must not keep lines from it.
+            if let Some((level, note)) = self.file.write(line) {
+                log.note(level, &note);
+            }
+            if let Some(note) = self.terminal.write(line) {
+                log.note(Level::Warn, &note);
+            }
+        }
+    }
+}
+
+/// The log file. Each line is tried; while that fails, the lines are counted and go to the terminal only.
+struct LogFile<F = File> {
+    path: PathBuf,
+    file: F,
+    missing: u64,
+    /// The last write ended in the middle of a line.
+    torn: bool,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> io::Result<LogFile> {
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        Ok(LogFile { path: path.to_owned(), file, missing: 0, torn: false })
+    }
+}
+
+impl<F: Write> LogFile<F> {
+    /// Writes a line; a change for the worse or the better is to be logged.
+    fn write(&mut self, line: &[u8]) -> Option<(Level, String)> {
+        match self.append(line) {
+            Ok(()) if self.missing == 0 => None,
+            Ok(()) => {
+                let missing = std::mem::take(&mut self.missing);
+                Some((
+                    Level::Warn,
+                    format!("log: {} can be written again; {missing} lines are missing in it", self.path.display()),
+                ))
+            }
+            Err(error) => {
+                self.missing += 1;
+                (self.missing == 1).then(|| {
+                    (
+                        Level::Error,
+                        format!(
+                            "log: {} cannot be written ({error}); what is missing in it is counted",
+                            self.path.display()
+                        ),
+                    )
+                })
+            }
+        }
+    }
+
+    fn append(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.torn {
+            self.file.write_all(b"\n")?;
+            self.torn = false;
+        }
+        let mut written = 0;
+        while written < line.len() {
+            match self.file.write(&line[written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(bytes) => written += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            self.torn = written < line.len();
+        }
+        Ok(())
+    }
+}
+
+/// Standard error: a terminal, a pipe or a file. One that takes nothing for a while counts as stopped and gets nothing until it takes again.
+struct Terminal<T> {
+    out: T,
+    stopped: bool,
+    missing: u64,
+}
+
+impl<T: Write + AsFd> Terminal<T> {
+    fn new(out: T) -> Terminal<T> {
+        Terminal { out, stopped: false, missing: 0 }
+    }
+
+    /// Writes a line; a gap is to be logged.
+    fn write(&mut self, line: &[u8]) -> Option<String> {
+        for piece in line.chunks(TERMINAL_WRITE_BYTES) {
+            if !self.has_room() {
+                self.stopped = true;
+                self.missing += 1;
+                return None;
+            }
+            self.stopped = false;
+            // A terminal that is gone is nothing to complain about, nor a place to do so.
+            let _ = self.out.write_all(piece);
+        }
+        let missing = std::mem::take(&mut self.missing);
+        (missing > 0).then(|| {
+            format!("log: {missing} lines were not shown here while this output was stopped; they are in the file")
+        })
+    }
+
+    fn has_room(&self) -> bool {
+        let patience = if self.stopped { Duration::ZERO } else { TERMINAL_PATIENCE };
+        let timeout = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: 0 };
+        let mut terminal = [PollFd::new(&self.out, PollFlags::OUT)];
+        !matches!(poll(&mut terminal, Some(&timeout)), Ok(0))
+    }
+}
+
+#[cfg(test)]
+#[path = "logging_tests.rs"]
+mod tests;
