@@ -2,13 +2,18 @@
 //!
 //! It must not know what a command sends or prints.
 
-use std::path::{Path, PathBuf};
+use std::env::VarError;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::terminal::{escape, print_note};
 use crate::client::{Client, ClientError, Connect};
-use crate::protocol::{Cipher, PUBLISHED_KEY, UserName};
+use crate::config::Key;
+use crate::protocol::UserName;
+
+/// Where the key is when no file is named. Not an option with a default of clap's: `--help` would show its value.
+const KEY_VARIABLE: &str = "CHATSERVER_KEY";
 
 /// Pause between two pings: four in the server's default read timeout of 120 s.
 pub const PING_INTERVAL: Duration = Duration::from_secs(30);
@@ -48,12 +53,15 @@ impl ConnectionArgs {
     /// # Errors
     /// A sentence for the user: the key cannot be read or has an illegal length. Exit with [`exit::START`].
     pub fn connect(&self) -> Result<Connect, String> {
-        let key = match (&self.key_file, std::env::var_os("CHATSERVER_KEY")) {
-            (Some(path), _) => read_key_file(path)?,
-            (None, Some(text)) => parse_key(text.as_encoded_bytes()).map_err(|why| format!("CHATSERVER_KEY: {why}"))?,
-            (None, None) => PUBLISHED_KEY.to_vec(),
+        let key = match (&self.key_file, std::env::var(KEY_VARIABLE)) {
+            (Some(path), _) => Key::read(path).map_err(|fault| fault.to_string())?,
+            (None, Ok(text)) => Key::parse(&text).map_err(|fault| format!("{KEY_VARIABLE}: {fault}"))?,
+            (None, Err(VarError::NotPresent)) => Key::published(),
+            (None, Err(VarError::NotUnicode(_))) => {
+                return Err(format!("{KEY_VARIABLE} is not UTF-8; write the key as \"hex:\" and digits"));
+            }
         };
-        Ok(Client::connect(self.addr.as_str(), &key))
+        Ok(Client::connect(self.addr.as_str(), key.bytes()))
     }
 
     /// Connects and logs in, or says why not.
@@ -67,38 +75,6 @@ impl ConnectionArgs {
             Err(error) => Err(fail(&login_failure(&error), exit_code(&error))),
         }
     }
-}
-
-fn read_key_file(path: &Path) -> Result<Vec<u8>, String> {
-    let text = std::fs::read(path).map_err(|error| format!("cannot read the key file {}: {error}", path.display()))?;
-    parse_key(&text).map_err(|why| format!("key file {}: {why}", path.display()))
-}
-
-/// A key as people write it: its bytes with an optional end of line, or `hex:` and digits.
-fn parse_key(text: &[u8]) -> Result<Vec<u8>, String> {
-    let text = text.strip_suffix(b"\n").unwrap_or(text);
-    let text = text.strip_suffix(b"\r").unwrap_or(text);
-    let key = match text.strip_prefix(b"hex:") {
-        Some(digits) => {
-            parse_hex(digits).ok_or("after \"hex:\" only an even number of hexadecimal digits may follow")?
-        }
-        None => text.to_vec(),
-    };
-    match Cipher::new(&key) {
-        Ok(_) => Ok(key),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-fn parse_hex(digits: &[u8]) -> Option<Vec<u8>> {
-    let value = |digit: u8| char::from(digit).to_digit(16);
-    digits
-        .chunks(2)
-        .map(|pair| match *pair {
-            [high, low] => u8::try_from(value(high)? << 4 | value(low)?).ok(),
-            _ => None,
-        })
-        .collect()
 }
 
 /// Checks a recipient's name here, because a server of level 1 cannot tell a sender that it is illegal.
@@ -167,51 +143,9 @@ impl Reconnect {
     }
 }
 
-/// A length of time as people write it: `500ms`, `30s`, `30 s`, `2 min`, `1 h`.
-///
-/// # Errors
-/// A sentence that says what is expected.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let text = text.trim();
-    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(digits);
-    let millis_per_unit = match unit.trim() {
-        "ms" => 1,
-        "s" => 1000,
-        "min" | "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err("write a number and a unit, as in 30s, 500ms, 2min, 1h".to_owned()),
-    };
-    let number: u64 = number.parse().map_err(|_| "write a whole number before the unit, as in 30s".to_owned())?;
-    number.checked_mul(millis_per_unit).map(Duration::from_millis).ok_or_else(|| "that is too long".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn keys_are_read_as_people_write_them() {
-        assert_eq!(parse_key(b"12345abcdef67890").unwrap(), PUBLISHED_KEY);
-        assert_eq!(parse_key(b"12345abcdef67890\n").unwrap(), PUBLISHED_KEY);
-        assert_eq!(parse_key(b"12345abcdef67890\r\n").unwrap(), PUBLISHED_KEY);
-        assert_eq!(parse_key(b"hex:31323334356162636465663637383930").unwrap(), PUBLISHED_KEY);
-        assert_eq!(parse_key(&[7; 32]).unwrap(), [7; 32]);
-        assert!(parse_key(b"hex:3132333435616263646566363738393").unwrap_err().contains("hexadecimal"));
-        assert!(parse_key(b"hex:3132333435616263646566363738393g").unwrap_err().contains("hexadecimal"));
-        assert!(parse_key(b"too short").unwrap_err().contains("16, 24 or 32"));
-        assert!(parse_key(b"").is_err());
-    }
-
-    #[test]
-    fn durations_need_a_unit() {
-        assert_eq!(parse_duration("30s"), Ok(Duration::from_secs(30)));
-        assert_eq!(parse_duration("2 min"), Ok(Duration::from_secs(120)));
-        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-        for wrong in ["30", "", "s", "-1s", "1.5s", "18446744073709551615h"] {
-            assert!(parse_duration(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn pauses_grow_to_a_limit() {

@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::connection::{
-    ConnectionArgs, PING_INTERVAL, Reconnect, exit, exit_code, fail, login_failure, parse_duration,
-};
+use super::connection::{ConnectionArgs, PING_INTERVAL, Reconnect, exit, exit_code, fail, login_failure};
 use super::terminal::{escape, print_note, utc};
 use crate::client::{Client, ClientError, Connect, Incoming};
+use crate::config::parse_duration;
 
 /// How often the wait for a message looks whether Ctrl-C was pressed.
 const INTERRUPT_CHECK: Duration = Duration::from_millis(200);

@@ -3,7 +3,6 @@
 //! Each file exports `Args` (what clap reads; its doc comments are the `--help`) and `run(args)`, which does it and gives the exit code. Nothing in here
 //! knows how a session works. The exit codes are the ones in [`EXIT_CODES`], for every command alike; clap itself ends wrong usage with 2.
 
-#[cfg(feature = "tools")]
 pub mod chat;
 pub mod config;
 pub mod connection;
@@ -37,7 +36,6 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Args),
-    #[cfg(feature = "tools")]
     Chat(chat::Args),
     Send(send::Args),
     Listen(listen::Args),
@@ -78,7 +76,6 @@ pub fn run() -> ExitCode {
     let line = CommandLine::parse();
     match line.command.unwrap_or(Command::Serve(line.serve)) {
         Command::Serve(args) => serve::run(args),
-        #[cfg(feature = "tools")]
         Command::Chat(args) => chat::run(args),
         Command::Send(args) => send::run(args),
         Command::Listen(args) => listen::run(args),

@@ -20,6 +20,7 @@ pub use error::{ConfigError, Problem};
 pub use key::{Key, KeyFault};
 pub use load::{Origin, Resolved, Sources};
 pub use sample::{markdown, sample};
+pub use units::parse_duration;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

@@ -20,7 +20,10 @@ const BYTE_UNITS: [(&[&str], u64); 5] =
     [(&["TiB"], 1 << 40), (&["GiB"], 1 << 30), (&["MiB"], 1 << 20), (&["KiB"], 1 << 10), (&["B", "byte", "bytes"], 1)];
 
 /// Reads "250 ms", "30 s", "5 min", "12 h", "7 days".
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+///
+/// # Errors
+/// What is wrong with it, and how to write it.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = split(text).map_err(|fault| format!("{fault}; {DURATION_LIKE}"))?;
     if unit.is_empty() {
         return Err(format!("the unit is missing; {DURATION_LIKE}"));
