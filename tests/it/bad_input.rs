@@ -175,15 +175,17 @@ fn after_the_login_every_fault_has_its_consequence_for_its_sender_alone() {
         while let Some(waited) = mallory.recv(std::time::Duration::ZERO).unwrap() {
             assert_eq!(waited.text, "are you there?", "{what}");
         }
-        // What waited counts as read once its reader has said something more.
-        mallory.roundtrip().unwrap();
-        eventually("what waited has left the disk", || server.rows_of("mallory") == 0);
+        eventually("what waited counts as read once its reader says something more, and leaves the disk", || {
+            mallory.ping().unwrap();
+            server.rows_of("mallory") == 0
+        });
         mallory.connection().write_raw(&bytes).unwrap_or_else(|error| panic!("{what}: {error}"));
         match expect {
             Close(line) => {
                 let (packets, _) =
                     mallory.connection().read_to_close(PATIENCE).unwrap_or_else(|error| panic!("{what}: {error}"));
                 assert_eq!(packets, [], "{what}");
+                drop(mallory);
                 eventually(&format!("{what}: a log line about mallory with {line:?}"), || {
                     server.log().lines().any(|log| log.contains("mallory: ") && log.contains(line))
                 });
