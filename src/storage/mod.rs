@@ -39,7 +39,7 @@ pub const DATABASE: &str = "chatserver.db";
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Page cache of the writing connection, KiB. Saves touch the end of the file and one index page for each recipient.
-const CACHE_KIB: i64 = 8 * 1024;
+const CACHE_KIB: i64 = 2048;
 
 /// Size to which the write-ahead log is cut when it starts over, bytes. A large save may take it higher for a while.
 const LOG_BYTES: i64 = 16 * 1024 * 1024;
