@@ -317,8 +317,9 @@ impl Mailbox {
             accepted = Accepted::Live;
         }
         self.enlist(&mut state, accepted_ms, delivery);
+        let is_large = state.is_large(delivery);
         drop(state);
-        if accepted == Accepted::Waiting && delivery.memory.is_tight() {
+        if accepted == Accepted::Waiting && (is_large || delivery.memory.is_tight()) {
             delivery.agenda.hurry();
         }
         (accepted, session)
@@ -490,9 +491,10 @@ impl Mailbox {
             collected.seen = Some(storage::Seen { name: seen.name.clone(), key: self.key.clone(), at: seen.at });
         }
         let is_absent = state.present.as_ref().is_none_or(|present| present.is_ending);
+        let is_large = state.is_large(delivery);
         let window = state.window();
         let is_due = |entry: &Entry| entry.accepted.mono_ms + delivery.limits.save_interval_ms <= now.mono_ms;
-        if window.first_unsaved().is_some_and(|entry| all || is_absent || is_due(entry)) {
+        if window.first_unsaved().is_some_and(|entry| all || is_absent || is_large || is_due(entry)) {
             collected.is_partial = window.unsaved() > max_rows as u64;
             for (seq, entry) in window.begin_save(max_rows) {
                 batch.push((self.key.clone(), seq, entry.clone()));
@@ -597,6 +599,11 @@ impl State {
             Some(window) => self.disk.messages + window.unsaved(),
             None => self.disk.messages,
         }
+    }
+
+    /// So much is in memory that it goes to disk before its time: a slow or absent reader costs disk, not memory.
+    fn is_large(&self, delivery: &Delivery) -> bool {
+        self.held.cost > 2 * delivery.limits.outbox_bytes
     }
 
     /// Why a message for a recipient who does not take it at once is refused, if it is.

@@ -38,7 +38,8 @@ impl ReadBuffer {
         debug_assert!(self.start <= self.end);
     }
 
-    /// One read. Makes room first: for the rest of a packet of `wanted` bytes, or for some bytes at least.
+    /// One read. Makes room first, as far as a packet of `wanted` bytes needs it: never more than was received, so that an announced length alone
+    /// costs nothing.
     ///
     /// # Errors
     /// The reader's.
@@ -62,7 +63,7 @@ impl ReadBuffer {
             self.end -= self.start;
             self.start = 0;
         }
-        let needed = wanted.max(self.end + 1).max(SMALL_BYTES);
+        let needed = wanted.min(self.end * 2).max(self.end + 1).max(SMALL_BYTES);
         if self.bytes.len() < needed {
             self.resize(needed);
         }
@@ -101,8 +102,25 @@ mod tests {
         let mut buffer = ReadBuffer::default();
         buffer.fill(&[7u8; 1000][..], 0).unwrap();
         buffer.consume(990);
-        buffer.fill(&[8u8; 5000][..], 5000).unwrap();
-        assert_eq!(buffer.unread().len(), 5000);
+        let rest = [8u8; 5000];
+        let mut source = &rest[..4990];
+        while buffer.unread().len() < 5000 {
+            buffer.fill(&mut source, 5000).unwrap();
+        }
         assert_eq!(buffer.unread()[9..11], [7, 8]);
+    }
+
+    #[test]
+    fn room_grows_with_what_has_come_and_not_with_what_was_announced() {
+        const WANTED: usize = 1 << 20;
+        let data = vec![5u8; WANTED];
+        let (mut source, mut buffer) = (&data[..], ReadBuffer::default());
+        buffer.fill(&mut &[5u8; 8][..], WANTED).unwrap();
+        buffer.fill(&mut &[][..], WANTED).unwrap();
+        assert_eq!(buffer.bytes.len(), SMALL_BYTES);
+        while buffer.unread().len() < WANTED {
+            buffer.fill(&mut source, WANTED).unwrap();
+            assert!(buffer.bytes.len() <= 2 * buffer.unread().len().max(SMALL_BYTES));
+        }
     }
 }

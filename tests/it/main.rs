@@ -5,4 +5,12 @@
 //! `eventually`) instead of sleeps; what is only expected *not* to happen is followed by something that must happen.
 
 mod connecting;
+mod hardening;
+mod hardening_crowd;
+mod hardening_disk;
+mod hardening_limits;
+mod hardening_network;
+mod hardening_slow;
+mod hardening_stress;
 mod harness;
+mod network;
