@@ -388,14 +388,18 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if !self.is_over {
-            let _ = kill_process(self.pid, Signal::KILL);
-            let _ = self.child.kill();
-            let _ = self.child.wait();
+        let mut end = String::from("it ran until the test ended");
+        match self.child.try_wait() {
+            Ok(Some(status)) => end = format!("it had ended by itself or by the test: {status}"),
+            _ => {
+                let _ = kill_process(self.pid, Signal::KILL);
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+            }
         }
         if thread::panicking() {
             self.log.wait_for_end();
-            eprintln!("log of the server {} (process {}):\n{}", self.addr, self.pid(), self.log.text());
+            eprintln!("log of the server {} (process {}), {end}:\n{}", self.addr, self.pid(), self.log.text());
         }
     }
 }
@@ -524,9 +528,4 @@ pub fn packet(message: &Message<'_>) -> Vec<u8> {
     let mut packet = Vec::new();
     message.encode(&Cipher::new(PUBLISHED_KEY).unwrap(), &mut packet);
     packet
-}
-
-/// A login packet.
-pub fn login_packet(name: &str) -> Vec<u8> {
-    packet(&Message::ClientLogin { name, version: 1.0, time: 1_400_000_000 })
 }

@@ -4,7 +4,28 @@
 //! Rules: a server of one's own on port 0 and in a directory of its own; barriers and conditions (`roundtrip`, `wait_for_log`,
 //! `eventually`) instead of sleeps; what is only expected *not* to happen is followed by something that must happen.
 
+mod harness;
+mod wire;
+
 mod connecting;
+mod login;
+
+mod chat;
+mod offline;
+mod takeover;
+
+mod bad_input;
+mod limits;
+
+mod shutdown;
+mod storage;
+
+mod command_line;
+mod log_lines;
+
+mod faults_2014;
+mod recorded;
+
 mod hardening;
 mod hardening_crowd;
 mod hardening_disk;
@@ -12,5 +33,4 @@ mod hardening_limits;
 mod hardening_network;
 mod hardening_slow;
 mod hardening_stress;
-mod harness;
 mod network;
