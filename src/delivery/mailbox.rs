@@ -318,20 +318,14 @@ impl Mailbox {
         if is_live {
             window.hand_over(seq);
         }
-<<<<<<< HEAD
-        self.enlist(&mut state, accepted_ms, delivery);
-        let is_large = state.is_large(delivery);
-        drop(state);
-        if accepted == Accepted::Waiting && (is_large || delivery.memory.is_tight()) {
-=======
         delivery.seqs.used(seq);
         self.enlist(state, now.mono_ms, delivery);
+        let is_large = state.is_large(delivery);
         drop(guard);
         if is_live {
             return Accepted::Live;
         }
-        if delivery.memory.is_tight() {
->>>>>>> it
+        if is_large || delivery.memory.is_tight() {
             delivery.agenda.hurry();
         }
         Accepted::Waiting
@@ -397,28 +391,21 @@ impl Mailbox {
         self.state.lock().collect_acks(delivery);
     }
 
-    /// The session begins to end: nothing more is handed to it, but what its client's TCP acknowledges still counts.
-    pub fn suspend(&self, session: &Session) {
+    /// The session begins to end: nothing more is handed to it, but what its client's TCP acknowledges still counts. `took_leave`: the client
+    /// ended it with FIN or a logout, so that has been read too, also when the user's next login comes before `detach`.
+    pub fn suspend(&self, session: &Session, took_leave: bool) {
         if let Some(present) = self.state.lock().present(session) {
             present.is_ending = true;
+            if took_leave {
+                present.took_leave();
+            }
         }
     }
 
-    /// The session is over. `took_leave`: it ended with FIN or a logout, so what TCP acknowledged has been read. Gives the number of messages
-    /// that wait now, or `None` when the session was not the present one.
-    pub fn detach(
-        self: &Arc<Self>,
-        session: &Session,
-        took_leave: bool,
-        now: Stamp,
-        delivery: &Delivery,
-    ) -> Option<u64> {
+    /// The session is over. Gives the number of messages that wait now, or `None` when the session was not the present one.
+    pub fn detach(self: &Arc<Self>, session: &Session, now: Stamp, delivery: &Delivery) -> Option<u64> {
         let mut state = self.state.lock();
-        let present = state.present(session)?;
-        present.observe(delivery);
-        if took_leave {
-            present.took_leave();
-        }
+        state.present(session)?;
         state.end_session(delivery);
         state.see(&session.name, now.unix_ms, delivery);
         self.enlist(&mut state, now.mono_ms, delivery);
@@ -490,12 +477,8 @@ impl Mailbox {
             collected.seen = Some(storage::Seen { name: seen.name.clone(), key: self.key.clone(), at: seen.at });
         }
         let is_absent = state.present.as_ref().is_none_or(|present| present.is_ending);
-<<<<<<< HEAD
         let is_large = state.is_large(delivery);
-        let window = state.window();
-=======
         let State { window: Some(window), packets, .. } = &mut *state else { return collected };
->>>>>>> it
         let is_due = |entry: &Entry| entry.accepted.mono_ms + delivery.limits.save_interval_ms <= now.mono_ms;
         if window.first_unsaved().is_some_and(|entry| all || is_absent || is_large || is_due(entry)) {
             collected.is_partial = window.unsaved() > max_rows as u64;

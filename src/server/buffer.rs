@@ -38,13 +38,8 @@ impl ReadBuffer {
         debug_assert!(self.start <= self.end);
     }
 
-<<<<<<< HEAD
-    /// One read. Makes room first, as far as a packet of `wanted` bytes needs it: never more than was received, so that an announced length alone
-    /// costs nothing.
-=======
     /// One read. Makes room first: for the rest of a packet of `wanted` bytes, as far as its bytes have really come (what a stranger announces costs
     /// us nothing), and for some bytes at least.
->>>>>>> it
     ///
     /// # Errors
     /// The reader's.
@@ -68,11 +63,7 @@ impl ReadBuffer {
             self.end -= self.start;
             self.start = 0;
         }
-<<<<<<< HEAD
-        let needed = wanted.min(self.end * 2).max(self.end + 1).max(SMALL_BYTES);
-=======
         let needed = wanted.min(2 * self.end).max(self.end + 1).max(SMALL_BYTES);
->>>>>>> it
         if self.bytes.len() < needed {
             self.resize(needed);
         }
@@ -111,34 +102,12 @@ mod tests {
         let mut buffer = ReadBuffer::default();
         buffer.fill(&[7u8; 1000][..], 0).unwrap();
         buffer.consume(990);
-<<<<<<< HEAD
-        let rest = [8u8; 5000];
-        let mut source = &rest[..4990];
-        while buffer.unread().len() < 5000 {
-            buffer.fill(&mut source, 5000).unwrap();
-        }
-=======
         let (mut rest, mut lengths) = (&[8u8; 4990][..], Vec::new());
         while buffer.fill(&mut rest, 5000).unwrap() > 0 {
             lengths.push(buffer.bytes.len());
         }
         assert_eq!(buffer.unread().len(), 5000);
         assert_eq!(lengths[0], 2 * SMALL_BYTES, "what is announced and has not come costs nothing");
->>>>>>> it
         assert_eq!(buffer.unread()[9..11], [7, 8]);
-    }
-
-    #[test]
-    fn room_grows_with_what_has_come_and_not_with_what_was_announced() {
-        const WANTED: usize = 1 << 20;
-        let data = vec![5u8; WANTED];
-        let (mut source, mut buffer) = (&data[..], ReadBuffer::default());
-        buffer.fill(&mut &[5u8; 8][..], WANTED).unwrap();
-        buffer.fill(&mut &[][..], WANTED).unwrap();
-        assert_eq!(buffer.bytes.len(), SMALL_BYTES);
-        while buffer.unread().len() < WANTED {
-            buffer.fill(&mut source, WANTED).unwrap();
-            assert!(buffer.bytes.len() <= 2 * buffer.unread().len().max(SMALL_BYTES));
-        }
     }
 }

@@ -11,13 +11,14 @@ use rustix::process::Signal;
 use crate::hardening::*;
 use crate::harness::*;
 use crate::network::*;
+use crate::wire;
 
 #[test]
 fn twenty_thousand_who_come_and_go_leave_nothing_behind() {
     const ROUNDS: usize = 20_000;
     let server = Server::start(|setup| setup.set("max_strangers", "64").set("log_level", "error"));
     let mut pair = Pair::of(&server, "healthy", "happy");
-    let half_a_packet = &login_packet("nobody")[..30];
+    let half_a_packet = &wire::login("nobody")[..30];
     let come_and_go = |rounds: usize| {
         thread::scope(|scope| {
             for begun in 0..2 {
@@ -127,9 +128,7 @@ fn of_two_thousand_who_fight_for_a_name_one_stays_and_no_message_is_lost() {
     });
     let mut survivor = survivor.take().unwrap_or_else(|| server.login("dave"));
     let rest = all_texts(&mut survivor);
-    eventually("one session is left", || {
-        server.threads().iter().filter(|name| name.as_str() == "dave").count() == 1
-    });
+    eventually("one session is left", || server.threads().iter().filter(|name| name.as_str() == "dave").count() == 1);
     received.push(rest);
     let number = |text: &String| text.strip_prefix("m ").unwrap().parse::<usize>().unwrap();
     let mut seen = vec![false; TEXTS];
@@ -154,7 +153,7 @@ fn nonsense_ends_its_own_connection_only() {
         let mut socket = server.socket();
         let mut bytes = Vec::new();
         if dice.roll(2) == 0 {
-            bytes.extend(login_packet(&format!("fool {}", dice.roll(5))));
+            bytes.extend(wire::login(&format!("fool {}", dice.roll(5))));
         }
         bytes.extend(nonsense(&mut dice));
         // The server may be fed up before it has read all.
@@ -187,14 +186,14 @@ fn nonsense(dice: &mut Dice) -> Vec<u8> {
         }
         // A packet with a bit turned.
         2 => {
-            let mut packet = login_packet("fool");
+            let mut packet = wire::login("fool");
             let bit = dice.roll(packet.len() * 8);
             packet[bit / 8] ^= 1 << (bit % 8);
             packet
         }
         // Half a packet, then a whole one.
         _ => {
-            let packet = login_packet("fool");
+            let packet = wire::login("fool");
             [&packet[..dice.roll(packet.len())], &packet].concat()
         }
     }

@@ -7,6 +7,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::hardening::*;
 use crate::harness::*;
+use crate::wire;
 
 /// Whether the server closes this connection rather than waiting for its login.
 fn is_refused(mut socket: TcpStream) -> bool {
@@ -43,7 +44,8 @@ fn a_server_without_descriptors_serves_those_who_are_in_and_then_the_others() {
     let pid = Pid::from_raw(server.pid().cast_signed());
     let limit = |current| prlimit(pid, Resource::Nofile, current).unwrap();
     let used = server.descriptors() as u64;
-    let normal = limit(Rlimit { current: Some(used + 3), maximum: rustix::process::getrlimit(Resource::Nofile).maximum });
+    let normal =
+        limit(Rlimit { current: Some(used + 3), maximum: rustix::process::getrlimit(Resource::Nofile).maximum });
     let crowd: Vec<TcpStream> = (0..20).map(|_| server.socket()).collect();
     assert!(server.wait_for_log("accept: ").contains("Too many open files"));
     for _ in 0..50 {
@@ -90,7 +92,7 @@ fn a_writer_that_cannot_be_started_loses_no_backlog() {
     let mut bob = server.connect().open().unwrap();
     eventually("the connection has its thread", || server.threads().len() > before);
     let Some(fault) = Fault::inject(&server, test, "clone3,clone", "error=EAGAIN") else { return };
-    bob.write_raw(&login_packet("bob")).unwrap();
+    bob.write_raw(&wire::login("bob")).unwrap();
     assert!(bob.read_to_close(PATIENCE).is_ok());
     server.wait_for_log("no thread for its writer");
     fault.end();

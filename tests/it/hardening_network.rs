@@ -7,6 +7,7 @@ use chatserver::client::Client;
 
 use crate::harness::*;
 use crate::network::*;
+use crate::wire;
 
 /// Logs bob in and has him read 20 messages; then his network disappears, and ann sends him 200 more. She notices nothing.
 fn bob_falls_silent(server: &Server) -> (Client, Client, Silence) {
@@ -77,7 +78,7 @@ fn backlog(server: &Server) -> Vec<String> {
 /// Bob's kernel takes the whole backlog and acknowledges it; he himself reads nothing and sends nothing.
 fn unread_backlog(server: &Server, texts: &[String]) -> TcpStream {
     let mut bob = server.socket();
-    bob.write_all(&login_packet("bob")).unwrap();
+    bob.write_all(&wire::login("bob")).unwrap();
     let bytes: u64 = texts.iter().map(|text| packet_bytes("ann", "bob", text)).sum();
     eventually("the backlog has arrived", || unread(&bob) > bytes);
     until_acknowledged(&bob);

@@ -10,6 +10,7 @@ use chatserver::client::Connection;
 use chatserver::protocol::{Chat, Message};
 
 use crate::harness::*;
+use crate::wire;
 
 const MIB: usize = 1 << 20;
 
@@ -26,7 +27,7 @@ fn number(text: &str) -> usize {
 /// Logs in and reads nothing but the answer.
 fn deaf(server: &Server, name: &str) -> Connection {
     let mut connection = server.connect().open().unwrap();
-    connection.write_raw(&login_packet(name)).unwrap();
+    connection.write_raw(&wire::login(name)).unwrap();
     assert_eq!(connection.read_packet(PATIENCE).unwrap().unwrap().kind, 2);
     connection
 }
