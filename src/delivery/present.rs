@@ -23,6 +23,7 @@ pub struct Present {
     /// Up to here TCP's acknowledgement was followed by a sign of life.
     confirmed: u64,
     mark: Option<Mark>,
+    has_left: bool,
 }
 
 /// A packet that ends beyond this byte of the client's stream confirms everything up to this seq.
@@ -36,7 +37,15 @@ impl Present {
     /// A session begins while everything up to `acked` is acknowledged and everything up to `last` accepted.
     pub fn new(session: Arc<Session>, acked: u64, last: u64) -> Present {
         session.wants_word.store(acked < last, Relaxed);
-        Present { session, is_ending: false, waited_upto: last, tcp_acked: acked, confirmed: acked, mark: None }
+        Present {
+            session,
+            is_ending: false,
+            waited_upto: last,
+            tcp_acked: acked,
+            confirmed: acked,
+            mark: None,
+            has_left: false,
+        }
     }
 
     /// Asks TCP, and remembers where in the client's stream a sign of life would begin. Gives the seq up to which messages are acknowledged.
@@ -44,6 +53,9 @@ impl Present {
         if let Some((seq, count)) = self.session.outbox.acknowledged() {
             self.tcp_acked = self.tcp_acked.max(seq);
             delivery.count_delivered(count);
+        }
+        if self.has_left {
+            self.confirmed = self.confirmed.max(self.tcp_acked);
         }
         if !self.wants_word() {
             self.session.wants_word.store(false, Relaxed);
@@ -66,9 +78,9 @@ impl Present {
         }
     }
 
-    /// The client ended in order: what TCP has acknowledged has been read.
+    /// The client ended in order: what TCP acknowledges, also from now on, has been read.
     pub fn took_leave(&mut self) {
-        self.confirmed = self.confirmed.max(self.tcp_acked);
+        self.has_left = true;
     }
 
     /// TCP must be asked again; a sign of life alone comes by itself.

@@ -25,3 +25,12 @@ mod log_lines;
 
 mod faults_2014;
 mod recorded;
+
+mod hardening;
+mod hardening_crowd;
+mod hardening_disk;
+mod hardening_limits;
+mod hardening_network;
+mod hardening_slow;
+mod hardening_stress;
+mod network;

@@ -36,7 +36,7 @@ fn log_in(peer: &mut Peer, name: &str) -> Result<(), String> {
             // When `close` returns nothing of the old session is executed any more. Then it can be replaced.
             Err(present) => {
                 present.close();
-                mailbox.suspend(&present);
+                mailbox.suspend(&present, false);
                 present.outbox.await_flush();
             }
         }
