@@ -169,14 +169,15 @@ fn fault_08_of_two_simultaneous_logins_one_stays_and_it_hears() {
             let logins = [scope.spawn(login), scope.spawn(login)];
             logins.into_iter().filter_map(|login| login.join().unwrap()).collect()
         });
-        ann.send("bob", "who hears?").unwrap();
+        let text = format!("who hears round {round}?");
+        ann.send("bob", &text).unwrap();
         let heard = clients.iter_mut().filter_map(|client| match client.recv(PATIENCE) {
             Ok(Some(message)) => Some(message.text),
             Ok(None) => panic!("round {round}: deaf"),
             Err(ClientError::Closed { .. }) => None,
             Err(error) => panic!("round {round}: {error}"),
         });
-        assert_eq!(heard.collect::<Vec<_>>(), ["who hears?"], "round {round}");
+        assert_eq!(heard.collect::<Vec<_>>(), [text], "one hears, and nothing of an earlier round comes again");
     }
 }
 
