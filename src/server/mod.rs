@@ -253,6 +253,7 @@ impl Server {
         shared.delivery.stop();
         shared.delivery.agenda.stop();
         let _ = timer.join();
+        shared.tally.log_rest();
         let delivered = shared.delivery.delivered() - acked_before;
         close_database(shared);
         let LastSave { saved, unsaved } = *last_save.lock();

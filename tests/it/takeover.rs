@@ -136,9 +136,7 @@ fn of_twenty_simultaneous_logins_exactly_one_survives_and_hears() {
         assert_eq!(survivors, 1, "round {round}");
         assert_eq!(all_texts(&mut ann), ["survivor"], "round {round}");
     }
-    eventually("one of all these connections is left", || {
-        server.threads().iter().filter(|name| *name == "bob").count() == 1
-    });
+    eventually("none of all these connections is left", || server.connection_threads() == ["ann"]);
 }
 
 #[test]
