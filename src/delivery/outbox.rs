@@ -333,11 +333,16 @@ impl Outbox {
         }
     }
 
+    /// A flush is under way: what it has written may not be counted yet.
+    pub fn is_flushing(&self) -> bool {
+        self.state.lock().owner == Owner::Flusher
+    }
+
     /// Waits until no stranger's flush is under way, so that what it has written is counted before acknowledgements are collected a last time. A
     /// flush never waits for the socket, so this is a matter of microseconds. Call with no lock held, after the session was suspended.
     pub fn await_flush(&self) {
         let deadline = Instant::now() + FLUSH_PATIENCE;
-        while self.state.lock().owner == Owner::Flusher && Instant::now() < deadline {
+        while self.is_flushing() && Instant::now() < deadline {
             std::thread::yield_now();
         }
     }
