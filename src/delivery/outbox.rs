@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -34,6 +34,9 @@ const SCRATCH_CAPACITY: usize = 256 * 1024;
 
 /// Messages on their way after which a flush asks the kernel what has been acknowledged, so that memory does not wait for the timer.
 const ASK_AFTER: usize = 256;
+
+/// How long a session that ends waits for a stranger's flush. Past it, messages that the client got may come again.
+const FLUSH_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What a flush found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -326,6 +329,15 @@ impl Outbox {
         let state = self.state.lock();
         let written = state.pending.is_empty() && state.owner == Owner::Nobody;
         written && tcp::unacknowledged(&self.socket).is_ok_and(|bytes| bytes <= u64::from(state.fin_sent))
+    }
+
+    /// Waits until no stranger's flush is under way, so that what it has written is counted before acknowledgements are collected a last time. A
+    /// flush never waits for the socket, so this is a matter of microseconds. Call with no lock held, after the session was suspended.
+    pub fn await_flush(&self) {
+        let deadline = Instant::now() + FLUSH_PATIENCE;
+        while self.state.lock().owner == Owner::Flusher && Instant::now() < deadline {
+            std::thread::yield_now();
+        }
     }
 
     /// Says good-bye: nothing is taken any more, and the peer sees the end of the stream after what was written.

@@ -255,6 +255,7 @@ impl Connection {
             }
             Ending::Fin | Ending::Lost(_) | Ending::Replaced | Ending::Refused(_) | Ending::LoginTimeout => {}
         }
+        session.outbox.await_flush();
         let took_leave = matches!(ending, Ending::Fin | Ending::Logout);
         session.mailbox.detach(session, took_leave, self.shared.delivery.now(), &self.shared.delivery)
     }

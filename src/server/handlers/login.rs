@@ -33,8 +33,12 @@ fn log_in(peer: &mut Peer, name: &str) -> Result<(), String> {
     let attached = loop {
         match mailbox.attach(&session, &answer, peer.now, delivery) {
             Ok(attached) => break attached,
-            // Behind its gate: when `close` returns nothing of the old session is executed any more. Then it can be replaced.
-            Err(present) => present.close(),
+            // When `close` returns nothing of the old session is executed any more. Then it can be replaced.
+            Err(present) => {
+                present.close();
+                mailbox.suspend(&present);
+                present.outbox.await_flush();
+            }
         }
     };
     peer.session = Some(session.clone());
