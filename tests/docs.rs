@@ -306,7 +306,10 @@ fn functions_that_the_architecture_names_exist() {
         let is_there = sources.iter().any(|(path, text)| {
             let is_room = path.file_stem().is_some_and(|stem| stem == room)
                 || [format!("struct {room}"), format!("enum {room}")].iter().any(|item| text.contains(item.as_str()));
-            is_room && [format!("fn {function}("), format!("fn {function}<")].iter().any(|item| text.contains(item.as_str()))
+            is_room
+                && [format!("fn {function}("), format!("fn {function}<")]
+                    .iter()
+                    .any(|item| text.contains(item.as_str()))
         });
         assert!(is_there, "ARCHITECTURE.md names {word}, which does not exist");
         found += 1;
@@ -329,7 +332,10 @@ fn every_lock_is_in_the_architecture() {
 #[test]
 fn the_python_client_writes_to_itself() {
     let Some(python) = python() else {
-        let _ = writeln!(std::io::stderr(), "skipped: the_python_client_writes_to_itself: no python3 with the package cryptography");
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: the_python_client_writes_to_itself: no python3 with the package cryptography"
+        );
         return;
     };
     let dir = tempfile::tempdir().unwrap();
