@@ -3,17 +3,14 @@
 //! The mailbox turns events into moves of the window's cursors and keeps the books: memory charged, rows on disk, what the timer must look
 //! at. It reads no disk and waits for nothing; the only system calls under its lock are those that ask TCP what was acknowledged.
 //! Whoever acts for a session names it, and a session that is not the present one any more changes nothing.
-//!
-//! **What counts as acknowledged** at level 1: TCP's acknowledgement of all bytes of the message. For messages that were waiting when the
-//! session began this is not enough, for a program that crashes or closes before it has read them had a kernel that acknowledged them. They
-//! count when the client has, *after* TCP's acknowledgement, sent a packet, or ended with FIN or a logout.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use parking_lot::Mutex;
 
 use super::Delivery;
+use super::packets::{Packets, Place};
+use super::present::Present;
 use super::session::Session;
 use super::window::{Next, Window};
 use crate::clock::Stamp;
@@ -21,21 +18,25 @@ use crate::limits;
 use crate::protocol::UserName;
 use crate::storage::{self, Backlog};
 
-/// A message in memory: the packet as its recipient gets it.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    /// The whole packet at level 1.
-    pub packet: Arc<[u8]>,
+/// A message in memory.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// Where the packet is that its recipient gets.
+    place: Place,
     /// Bytes of its text, which is what the backlog's limits count.
-    pub text_bytes: u32,
-    /// When it was accepted.
-    pub accepted: Stamp,
+    text_bytes: u32,
+    accepted: Stamp,
 }
 
 impl Entry {
     fn cost(&self) -> usize {
-        self.packet.len() + limits::ENTRY_BYTES
+        cost(self.place.length())
     }
+}
+
+/// What a message of `packet_bytes` in memory is charged.
+fn cost(packet_bytes: usize) -> usize {
+    packet_bytes + limits::ENTRY_BYTES
 }
 
 /// What became of a message.
@@ -82,6 +83,28 @@ pub enum WriterStep {
     Gone,
 }
 
+/// Messages that are about to be saved, copied out of their mailboxes.
+#[derive(Debug, Default)]
+pub struct SaveList {
+    /// Their packets, one after another.
+    pub packets: Vec<u8>,
+    /// The messages, in order.
+    pub messages: Vec<Unsaved>,
+}
+
+/// One message of a `SaveList`.
+#[derive(Debug)]
+pub struct Unsaved {
+    /// `UserName::key` of the recipient.
+    pub recipient: Arc<str>,
+    /// Its place in the recipient's window.
+    pub seq: u64,
+    /// When it was accepted, Unix milliseconds.
+    pub accepted_at: i64,
+    /// Where its packet ends in `SaveList::packets`; it begins where the one before ends.
+    pub end: usize,
+}
+
 /// One mailbox's part of a save, between `collect` and `committed`.
 #[derive(Debug, Default)]
 pub struct Collected {
@@ -99,6 +122,8 @@ pub struct Collected {
     pub is_partial: bool,
 }
 
+const LOADED: &str = "a mailbox is loaded before it is used";
+
 /// Safe from any thread.
 pub struct Mailbox {
     key: Arc<str>,
@@ -107,6 +132,7 @@ pub struct Mailbox {
 
 struct State {
     window: Option<Window<Entry>>,
+    packets: Packets,
     /// Counts what made a reading of the backlog from disk out of date before it was taken in.
     stale_readings: u64,
     present: Option<Present>,
@@ -139,47 +165,10 @@ struct Seen {
     in_batch: bool,
 }
 
-struct Present {
-    session: Arc<Session>,
-    /// The session ends: nothing more is handed over, acknowledgements still count.
-    is_ending: bool,
-    /// Messages up to here were waiting when the session began.
-    waited_upto: u64,
-    /// Acknowledged by TCP.
-    tcp_acked: u64,
-    /// Up to here TCP's acknowledgement was followed by a sign of life.
-    confirmed: u64,
-    /// A packet that ends beyond this byte of the client's stream confirms everything up to this seq.
-    mark: Option<(u64, u64)>,
-}
-
-impl Present {
-    fn acked(&self) -> u64 {
-        if self.confirmed >= self.waited_upto { self.tcp_acked.max(self.confirmed) } else { self.confirmed }
-    }
-
-    /// Asks TCP, and remembers where in the client's stream a sign of life would begin.
-    fn observe(&mut self, delivery: &Delivery) {
-        if let Some((seq, count)) = self.session.outbox.acknowledged() {
-            self.tcp_acked = self.tcp_acked.max(seq);
-            delivery.count_delivered(count);
-        }
-        let wants_word = self.confirmed < self.waited_upto;
-        if wants_word && self.tcp_acked > self.mark.map_or(self.confirmed, |(_, seq)| seq) {
-            // TCP's word first, then how far the client's stream has come: what lies beyond was received after the acknowledgement.
-            let position = self.session.outbox.received_bytes();
-            if self.mark.is_none_or(|(marked, _)| marked == position) {
-                self.mark = Some((position, self.tcp_acked));
-            }
-        }
-        self.session.wants_word.store(wants_word, Relaxed);
-    }
-}
-
 impl State {
     /// The window; callers have loaded the mailbox first.
     fn window(&mut self) -> &mut Window<Entry> {
-        self.window.as_mut().expect("a mailbox is loaded before it is used")
+        self.window.as_mut().expect(LOADED)
     }
 
     fn present(&mut self, session: &Session) -> Option<&mut Present> {
@@ -189,8 +178,7 @@ impl State {
     /// Moves `acked` to what the present session has acknowledged.
     fn collect_acks(&mut self, delivery: &Delivery) {
         let Some(present) = &mut self.present else { return };
-        present.observe(delivery);
-        let acked = present.acked();
+        let acked = present.observe(delivery);
         let gone = Held::sum(self.window().ack(acked));
         self.let_go(gone, delivery);
     }
@@ -201,6 +189,11 @@ impl State {
     }
 
     fn let_go(&mut self, gone: Held, delivery: &Delivery) {
+        if gone.cost == 0 {
+            return;
+        }
+        let first = self.window().first_entry().map(|entry| entry.place);
+        self.packets.forget_before(first);
         self.held.cost -= gone.cost;
         self.held.text_bytes -= gone.text_bytes;
         delivery.memory.release(gone.cost);
@@ -208,12 +201,10 @@ impl State {
 
     /// Hands over what is in memory, as far as the outbox has room.
     fn hand_over_memory(&mut self) {
-        let Some(Present { session, is_ending: false, .. }) = &self.present else { return };
-        let session = session.clone();
-        let window = self.window();
+        let State { window: Some(window), present: Some(present), packets, .. } = self else { return };
         while let Next::Memory(seq) = window.next() {
-            let Some(entry) = window.entry(seq) else { return };
-            if !session.outbox.push(&entry.packet, seq) {
+            let Some(entry) = window.entry(seq).filter(|_| !present.is_ending) else { return };
+            if !present.session.outbox.push(packets.at(entry.place), seq) {
                 return;
             }
             window.hand_over(seq);
@@ -233,6 +224,7 @@ impl Mailbox {
     pub(super) fn new(key: Arc<str>) -> Mailbox {
         let state = State {
             window: None,
+            packets: Packets::default(),
             stale_readings: 0,
             present: None,
             disk: Backlog::default(),
@@ -275,53 +267,67 @@ impl Mailbox {
         }
     }
 
-    /// Takes a message in. Never waits. Call behind the sender's gate.
-    pub fn accept(self: &Arc<Self>, entry: Entry, delivery: &Delivery) -> (Accepted, Option<Arc<Session>>) {
-        let cost = entry.cost();
-        let mut state = self.state.lock();
+    /// Takes in a message: the packet as its recipient gets it, with a text of `text_bytes`. Never waits. Call behind the sender's gate. When the
+    /// recipient's outbox owes a flush, `touch` is called with its session; it must not block.
+    pub fn accept(
+        self: &Arc<Self>,
+        packet: &[u8],
+        text_bytes: u32,
+        now: Stamp,
+        delivery: &Delivery,
+        touch: impl FnOnce(&Arc<Session>),
+    ) -> Accepted {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         if delivery.is_stopped() {
-            return (Accepted::Stopped, None);
+            return Accepted::Stopped;
         }
-        let window = state.window();
-        if !delivery.seqs.is_reserved(window.next_seq()) {
+        let window = state.window.as_mut().expect(LOADED);
+        let (seq, is_caught_up) = (window.next_seq(), window.is_caught_up());
+        if !delivery.seqs.is_reserved(seq) {
             delivery.agenda.hurry();
-            return (Accepted::NoRoom, None);
+            return Accepted::NoRoom;
         }
-        let was_caught_up = window.is_caught_up();
-        let session =
-            state.present.as_ref().filter(|present| !present.is_ending).map(|present| present.session.clone());
-        let is_live =
-            was_caught_up && session.as_ref().is_some_and(|session| session.outbox.room() >= entry.packet.len());
-        if !is_live && let Some(refusal) = state.refusal(&entry, delivery) {
-            return (refusal, None);
+        // Users who write to people who are there are not touched by a slow disk: what is on its way into a socket is bounded by its buffers.
+        let cost = cost(packet.len());
+        let may_go_live = is_caught_up && state.held.cost <= delivery.limits.outbox_bytes + limits::SOCKET_BUFFER_BYTES;
+        let present = state.present.as_ref().filter(|present| !present.is_ending);
+        let is_live = may_go_live && present.is_some_and(|present| present.session.outbox.push(packet, seq));
+        if let Some(present) = present {
+            touch(&present.session);
         }
-        if !delivery.memory.try_charge(cost) {
-            // Users who write to people who are there are not touched by a slow disk: what is on its way into a socket is bounded by its buffers.
-            if !is_live || state.held.cost > delivery.limits.outbox_bytes + limits::SOCKET_BUFFER_BYTES {
-                delivery.agenda.hurry();
-                return (Accepted::NoRoom, session);
-            }
+        if is_live {
             delivery.memory.charge(cost);
+        } else {
+            if let Some(refusal) = state.refusal(text_bytes, delivery) {
+                return refusal;
+            }
+            if !delivery.memory.try_charge(cost) {
+                delivery.agenda.hurry();
+                return Accepted::NoRoom;
+            }
+            if let Some(present) = &state.present {
+                present.session.outbox.fall_behind();
+            }
         }
         state.held.cost += cost;
-        state.held.text_bytes += u64::from(entry.text_bytes);
-        let accepted_ms = entry.accepted.mono_ms;
-        let packet = entry.packet.clone();
-        let seq = state.window().accept(entry);
-        delivery.seqs.used(seq);
-        let mut accepted = Accepted::Waiting;
-        if let Some(session) = session.as_ref().filter(|_| was_caught_up)
-            && session.outbox.push(&packet, seq)
-        {
-            state.window().hand_over(seq);
-            accepted = Accepted::Live;
+        state.held.text_bytes += u64::from(text_bytes);
+        let entry = Entry { place: state.packets.push(packet), text_bytes, accepted: now };
+        let window = state.window();
+        window.accept(entry);
+        if is_live {
+            window.hand_over(seq);
         }
-        self.enlist(&mut state, accepted_ms, delivery);
-        drop(state);
-        if accepted == Accepted::Waiting && delivery.memory.is_tight() {
+        delivery.seqs.used(seq);
+        self.enlist(state, now.mono_ms, delivery);
+        drop(guard);
+        if is_live {
+            return Accepted::Live;
+        }
+        if delivery.memory.is_tight() {
             delivery.agenda.hurry();
         }
-        (accepted, session)
+        Accepted::Waiting
     }
 
     fn enlist(self: &Arc<Self>, state: &mut State, now_ms: u64, delivery: &Delivery) {
@@ -354,16 +360,8 @@ impl Mailbox {
         let replaced = state.end_session(delivery);
         session.outbox.push_answer(answer);
         let window = state.window();
-        let (waited_upto, acked) = (window.last(), window.acked());
-        state.present = Some(Present {
-            session: session.clone(),
-            is_ending: false,
-            waited_upto,
-            tcp_acked: acked,
-            confirmed: acked,
-            mark: None,
-        });
-        session.wants_word.store(acked < waited_upto, Relaxed);
+        let (acked, last) = (window.acked(), window.last());
+        state.present = Some(Present::new(session.clone(), acked, last));
         let needs_writer = match state.window().is_live() {
             true => {
                 state.hand_over_memory();
@@ -380,12 +378,7 @@ impl Mailbox {
     pub fn heard(self: &Arc<Self>, session: &Session, read_bytes: u64, now: Stamp, delivery: &Delivery) {
         let mut state = self.state.lock();
         let Some(present) = state.present(session) else { return };
-        if let Some((position, seq)) = present.mark
-            && read_bytes > position
-        {
-            present.confirmed = present.confirmed.max(seq);
-            present.mark = None;
-        }
+        present.heard(read_bytes);
         state.collect_acks(delivery);
         if state.window().to_delete().is_some() {
             self.enlist(&mut state, now.mono_ms, delivery);
@@ -417,7 +410,7 @@ impl Mailbox {
         let present = state.present(session)?;
         present.observe(delivery);
         if took_leave {
-            present.confirmed = present.confirmed.max(present.tcp_acked);
+            present.took_leave();
         }
         state.end_session(delivery);
         state.see(&session.name, now.unix_ms, delivery);
@@ -476,7 +469,7 @@ impl Mailbox {
     /// Puts this mailbox's part into `batch`: what waited long enough, or everything when `all`; at most `max_rows` rows.
     pub(crate) fn collect(
         &self,
-        batch: &mut Vec<(Arc<str>, u64, Entry)>,
+        list: &mut SaveList,
         max_rows: usize,
         all: bool,
         now: Stamp,
@@ -490,12 +483,14 @@ impl Mailbox {
             collected.seen = Some(storage::Seen { name: seen.name.clone(), key: self.key.clone(), at: seen.at });
         }
         let is_absent = state.present.as_ref().is_none_or(|present| present.is_ending);
-        let window = state.window();
+        let State { window: Some(window), packets, .. } = &mut *state else { return collected };
         let is_due = |entry: &Entry| entry.accepted.mono_ms + delivery.limits.save_interval_ms <= now.mono_ms;
         if window.first_unsaved().is_some_and(|entry| all || is_absent || is_due(entry)) {
             collected.is_partial = window.unsaved() > max_rows as u64;
             for (seq, entry) in window.begin_save(max_rows) {
-                batch.push((self.key.clone(), seq, entry.clone()));
+                list.packets.extend_from_slice(packets.at(entry.place));
+                let (accepted_at, end) = (entry.accepted.unix_ms, list.packets.len());
+                list.messages.push(Unsaved { recipient: self.key.clone(), seq, accepted_at, end });
                 collected.saved_upto = seq;
                 collected.rows += 1;
                 collected.text_bytes += u64::from(entry.text_bytes);
@@ -528,7 +523,7 @@ impl Mailbox {
         let keeps_up = is_present && !delivery.memory.is_tight() && state.held.cost <= delivery.limits.outbox_bytes;
         let upto = if keeps_up { state.window().sent() } else { saved_upto };
         state.evict(upto, delivery);
-        state.window().shrink();
+        state.shrink();
     }
 
     /// After a pass: puts the mailbox on the agenda again when something is left to do; otherwise it leaves it.
@@ -537,10 +532,10 @@ impl Mailbox {
         state.is_listed = false;
         let save_interval_ms = delivery.limits.save_interval_ms;
         let oldest_ms = state.window().first_unsaved().map(|entry| entry.accepted.mono_ms);
-        let is_awaiting = state.present.as_ref().is_some_and(|present| {
-            let is_unmarked = present.confirmed < present.waited_upto && present.mark.is_none();
-            present.session.outbox.is_awaiting() || (is_unmarked && present.tcp_acked > present.confirmed)
-        });
+        if let Some(present) = &state.present {
+            present.session.outbox.shrink();
+        }
+        let is_awaiting = state.present.as_ref().is_some_and(Present::is_awaiting);
         let due_at_ms = match oldest_ms {
             Some(oldest_ms) => Some((oldest_ms + save_interval_ms).max(now.mono_ms + 1)),
             None if state.window().to_delete().is_some() || state.seen.is_some() || is_awaiting => {
@@ -600,14 +595,22 @@ impl State {
     }
 
     /// Why a message for a recipient who does not take it at once is refused, if it is.
-    fn refusal(&self, entry: &Entry, delivery: &Delivery) -> Option<Accepted> {
+    fn refusal(&self, text_bytes: u32, delivery: &Delivery) -> Option<Accepted> {
         let limits = &delivery.limits;
         // What is saved and still in memory counts twice: at most an outbox more than there is.
-        let bytes = self.disk.bytes + self.held.text_bytes + u64::from(entry.text_bytes);
+        let bytes = self.disk.bytes + self.held.text_bytes + u64::from(text_bytes);
         if self.waiting() >= limits.backlog_messages || bytes > limits.backlog_bytes {
             return Some(Accepted::BacklogFull);
         }
         (delivery.storage.used_bytes() >= limits.data_bytes).then_some(Accepted::NoSpace)
+    }
+
+    fn shrink(&mut self) {
+        let State { window: Some(window), packets, .. } = self else { return };
+        if window.in_memory() == 0 {
+            window.shrink();
+            packets.shrink();
+        }
     }
 
     fn see(&mut self, name: &UserName, at: i64, delivery: &Delivery) {

@@ -2,6 +2,7 @@
 //!
 //! * `window` — PURE: a user's messages and what is true of them, as cursors.
 //! * `mailbox` — one lock around a window and the user's present session.
+//! * `packets` — the bytes of a window's messages; `present` — what counts as acknowledged by the present session.
 //! * `outbox` — bytes on their way into one socket; `session` — the gate and the outbox of a logged-in connection.
 //! * `registry` — the mailboxes in memory; `seqs` — where their numbers begin.
 //! * `memory` — the budget of all of them; `agenda` — what the timer must look at.
@@ -13,6 +14,8 @@ mod agenda;
 mod mailbox;
 mod memory;
 mod outbox;
+mod packets;
+mod present;
 mod registry;
 mod seqs;
 mod session;
@@ -23,7 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 pub use agenda::{Agenda, Wake};
-pub use mailbox::{Accepted, Attached, Collected, Entry, Mailbox, WriterStep};
+pub use mailbox::{Accepted, Attached, Collected, Mailbox, SaveList, Unsaved, WriterStep};
 pub use memory::Memory;
 pub use outbox::{Flushed, Outbox, WriteError};
 pub use registry::Registry;

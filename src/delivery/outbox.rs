@@ -23,14 +23,11 @@ use super::tcp;
 /// Rounds of one flush. Packets pushed meanwhile go along in the next round; a socket that keeps a stranger's thread busier gets a writer.
 const FLUSH_ROUNDS: usize = 4;
 
-/// An empty buffer keeps at most so many bytes of capacity: ten thousand idle outboxes are to cost nothing.
-const IDLE_CAPACITY: usize = 512;
+/// An empty buffer of a busy time keeps at most so many bytes of capacity; `shrink` takes the rest.
+const KEPT_CAPACITY: usize = 64 * 1024;
 
-/// First capacity of a buffer that is pushed to, in bytes.
+/// First capacity of a buffer to which messages are pushed, in bytes.
 const FIRST_CAPACITY: usize = 4096;
-
-/// A flushing thread's own buffer keeps at most so many bytes of capacity.
-const SCRATCH_CAPACITY: usize = 256 * 1024;
 
 /// Messages on their way after which a flush asks the kernel what has been acknowledged, so that memory does not wait for the timer.
 const ASK_AFTER: usize = 256;
@@ -105,14 +102,11 @@ impl State {
         self.owner = Owner::Nobody;
         self.pending = Vec::new();
     }
+}
 
-    fn rest(&mut self, scratch: &mut Vec<u8>) {
-        if self.pending.capacity() > IDLE_CAPACITY {
-            self.pending = Vec::new();
-        }
-        if scratch.capacity() > SCRATCH_CAPACITY {
-            *scratch = Vec::new();
-        }
+fn keep_at_most(buffer: &mut Vec<u8>, capacity: usize) {
+    if buffer.capacity() > capacity {
+        *buffer = Vec::new();
     }
 }
 
@@ -148,18 +142,17 @@ impl Outbox {
         true
     }
 
+    /// A message was left in the window: whoever owns this outbox next must bring it.
+    pub fn fall_behind(&self) {
+        self.state.lock().behind = true;
+    }
+
     /// Appends a packet that is no message, an answer to this session's own client. Its size counts, but nothing refuses it.
     pub fn push_answer(&self, packet: &[u8]) {
         let mut state = self.state.lock();
         if !state.closed {
             state.append(packet);
         }
-    }
-
-    /// Room for messages, in bytes.
-    pub fn room(&self) -> usize {
-        let state = self.state.lock();
-        if state.closed { 0 } else { self.limit_bytes.saturating_sub(state.unwritten()) }
     }
 
     /// Makes the session's writer the owner from now on, unless somebody is; `true`: the caller must start it.
@@ -213,7 +206,8 @@ impl Outbox {
             }
             if state.pending.is_empty() && !state.behind {
                 state.owner = Owner::Nobody;
-                state.rest(scratch);
+                keep_at_most(&mut state.pending, KEPT_CAPACITY);
+                keep_at_most(scratch, KEPT_CAPACITY);
                 return if state.ends.len() >= ASK_AFTER { Flushed::DoneAskAcks } else { Flushed::Done };
             }
             if state.behind {
@@ -308,9 +302,6 @@ impl Outbox {
             newly = Some((seq, newly.map_or(0, |(_, count)| count) + 1));
             state.ends.pop_front();
         }
-        if state.ends.is_empty() && state.ends.capacity() > ASK_AFTER {
-            state.ends = VecDeque::new();
-        }
         newly
     }
 
@@ -329,6 +320,17 @@ impl Outbox {
         let state = self.state.lock();
         let written = state.pending.is_empty() && state.owner == Owner::Nobody;
         written && tcp::unacknowledged(&self.socket).is_ok_and(|bytes| bytes <= u64::from(state.fin_sent))
+    }
+
+    /// Gives back the buffers of a busy time.
+    pub fn shrink(&self) {
+        let mut state = self.state.lock();
+        if state.pending.is_empty() {
+            state.pending = Vec::new();
+        }
+        if state.ends.is_empty() {
+            state.ends = VecDeque::new();
+        }
     }
 
     /// Waits until no stranger's flush is under way, so that what it has written is counted before acknowledgements are collected a last time. A

@@ -11,7 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::clock::Stamp;
-use crate::delivery::{Collected, Delivery, Entry, Mailbox, Wake};
+use crate::delivery::{Collected, Delivery, Mailbox, SaveList, Unsaved, Wake};
 use crate::limits;
 use crate::protocol::{Cipher, Decoder, Frame, Message};
 use crate::storage::{Batch, Delete, Insert, Row, Saved, StorageError};
@@ -101,14 +101,14 @@ impl Timer<'_> {
         let mut rest = mailboxes.into_iter().peekable();
         let mut result = Ok(0);
         while rest.peek().is_some() {
-            let (mut parts, mut entries) = (Vec::new(), Vec::new());
+            let (mut parts, mut list) = (Vec::new(), SaveList::default());
             while let Some(mailbox) = rest.peek() {
-                let room = limits::SAVE_ROWS - entries.len();
+                let room = limits::SAVE_ROWS - list.messages.len();
                 if room == 0 || parts.len() == limits::SAVE_ROWS {
                     break;
                 }
-                let first_row = entries.len();
-                let collected = mailbox.collect(&mut entries, room, all, now, self.delivery);
+                let first_row = list.messages.len();
+                let collected = mailbox.collect(&mut list, room, all, now, self.delivery);
                 let is_partial = collected.is_partial;
                 parts.push(Part { mailbox: mailbox.clone(), collected, first_row });
                 if is_partial {
@@ -116,7 +116,7 @@ impl Timer<'_> {
                 }
                 rest.next();
             }
-            let saved = self.commit(parts, entries, now);
+            let saved = self.commit(parts, &list, now);
             match (&mut result, saved) {
                 (Ok(rows), Ok(more)) => *rows += more,
                 (Ok(_), Err(error)) => {
@@ -132,13 +132,8 @@ impl Timer<'_> {
     }
 
     /// One transaction, and what follows from it.
-    fn commit(
-        &mut self,
-        parts: Vec<Part>,
-        entries: Vec<(Arc<str>, u64, Entry)>,
-        now: Stamp,
-    ) -> Result<u64, StorageError> {
-        let batch = self.batch(&parts, entries);
+    fn commit(&mut self, parts: Vec<Part>, list: &SaveList, now: Stamp) -> Result<u64, StorageError> {
+        let batch = self.batch(&parts, list);
         let is_empty =
             batch.inserts.is_empty() && batch.deletes.is_empty() && batch.seen.is_empty() && batch.seq_floor.is_none();
         let saved = if is_empty { Ok(Saved::default()) } else { self.delivery.storage.save(&batch) };
@@ -169,10 +164,14 @@ impl Timer<'_> {
         saved.map(|_| batch.inserts.len() as u64)
     }
 
-    fn batch(&mut self, parts: &[Part], entries: Vec<(Arc<str>, u64, Entry)>) -> Batch {
+    fn batch(&mut self, parts: &[Part], list: &SaveList) -> Batch {
+        let starts = std::iter::once(0).chain(list.messages.iter().map(|message| message.end));
         let deletes = parts.iter().filter(|part| part.collected.deleted_upto > 0);
         Batch {
-            inserts: entries.into_iter().map(|(recipient, seq, entry)| self.insert(recipient, seq, &entry)).collect(),
+            inserts: starts
+                .zip(&list.messages)
+                .map(|(start, message)| self.insert(&list.packets[start..message.end], message))
+                .collect(),
             deletes: deletes
                 .map(|part| Delete { recipient: part.mailbox.key().clone(), seq: part.collected.deleted_upto })
                 .collect(),
@@ -182,19 +181,19 @@ impl Timer<'_> {
     }
 
     /// The row of a message. Memory holds packets, since most of them never become rows.
-    fn insert(&mut self, recipient: Arc<str>, seq: u64, entry: &Entry) -> Insert {
-        let frame = Frame { kind: 5, packet: &entry.packet };
+    fn insert(&mut self, packet: &[u8], message: &Unsaved) -> Insert {
+        let frame = Frame { kind: 5, packet };
         let Ok(Message::Chat(chat)) = self.decoder.decode(self.cipher, frame).map(|decoded| decoded.message) else {
             unreachable!("a packet in a window was decoded, or encoded by us, when it was accepted");
         };
         let row = Row {
-            seq,
+            seq: message.seq,
             sender: chat.from.into(),
             text: chat.text.into(),
             client_time: chat.time,
-            accepted_at: entry.accepted.unix_ms,
+            accepted_at: message.accepted_at,
         };
-        Insert { recipient, row }
+        Insert { recipient: message.recipient.clone(), row }
     }
 
     fn note(&mut self, result: &Result<u64, StorageError>) {

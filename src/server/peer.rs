@@ -119,9 +119,9 @@ impl Touched {
     }
 
     /// This session's outbox was pushed to.
-    pub fn add(&mut self, session: Arc<Session>) {
-        if !self.sessions.iter().rev().any(|known| Arc::ptr_eq(known, &session)) {
-            self.sessions.push(session);
+    pub fn add(&mut self, session: &Arc<Session>) {
+        if !self.sessions.iter().rev().any(|known| Arc::ptr_eq(known, session)) {
+            self.sessions.push(session.clone());
         }
     }
 

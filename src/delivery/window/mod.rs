@@ -147,6 +147,11 @@ impl<M> Window<M> {
         self.saved = self.saved.max(seq.min(self.written));
     }
 
+    /// The first message in memory.
+    pub fn first_entry(&self) -> Option<&M> {
+        self.entries.front()
+    }
+
     /// The first message that is not saved.
     pub fn first_unsaved(&self) -> Option<&M> {
         self.entries.get((self.saved - self.evicted) as usize)

@@ -2,95 +2,99 @@
 
 use std::sync::Arc;
 
-use crate::delivery::{Accepted, Entry, Mailbox};
+use crate::delivery::{Accepted, Delivery, Mailbox};
 use crate::limits;
-use crate::protocol::{Chat, Message, ProtocolError, UserName};
+use crate::protocol::{Chat, Cipher, Message, PacketType, ProtocolError, UserName};
 use crate::server::peer::{Ending, Flow, Peer};
-use crate::server::tally::Burst;
+use crate::server::tally::{Burst, Tally};
+use crate::storage::StorageError;
 
-/// Takes the message in, or drops it silently where level 1 has no way to tell. `packet` is the packet as received when it may be forwarded as it is.
+/// Takes the message in, or drops it silently where level 1 has no way to tell. `packet` is the packet as received when it may be forwarded
+/// as it is.
 pub fn handle_chat(peer: &mut Peer, chat: Chat<'_>, packet: Option<&[u8]>) -> Flow {
-    let Some(session) = peer.session.clone() else {
-        return Flow::End(ProtocolError::NotLoggedIn { kind: 5 }.into());
+    let Peer { shared, session: Some(session), recipient, touched, .. } = peer else {
+        return Flow::End(ProtocolError::NotLoggedIn { kind: PacketType::C2CTextChat as u32 }.into());
     };
     if !is_sender(chat.from, &session.name) {
         return Flow::End(ProtocolError::ForgedSender.into());
     }
-    if chat.text.len() > peer.shared.config.max_text_bytes {
-        note(peer, &peer.shared.tally.long_texts, "message dropped: its text is longer than max_text_bytes");
-        return Flow::Next;
+    if chat.text.len() > shared.config.max_text_bytes {
+        return dropped(peer, |tally| &tally.long_texts, "its text is longer than max_text_bytes");
     }
-    let mailbox = match recipient(peer, chat.to) {
-        Ok(Some(mailbox)) => mailbox,
-        Ok(None) => {
-            note(peer, &peer.shared.tally.bad_recipients, "message dropped: nobody can have its recipient's name");
-            return Flow::Next;
+    match find(recipient, chat.to, &shared.delivery) {
+        Ok(()) => {}
+        Err(Lookup::BadName) => {
+            return dropped(peer, |tally| &tally.bad_recipients, "nobody can have its recipient's name");
         }
-        Err(()) => return Flow::Wait,
-    };
-    let packet: Arc<[u8]> = match packet {
-        Some(packet) => packet.into(),
+        Err(Lookup::Disk(error)) => return wait_for_disk(peer, &error),
+    }
+    let Some((_, mailbox)) = recipient else { return Flow::Next };
+    let canonical;
+    let packet = match packet {
+        Some(packet) => packet,
         None => {
-            let mut packet = Vec::new();
-            Message::Chat(chat).encode(&peer.shared.cipher, &mut packet);
-            packet.into()
+            canonical = encode(chat, &shared.cipher);
+            &canonical
         }
     };
-    let entry = Entry { packet, text_bytes: chat.text.len() as u32, accepted: peer.now };
-    let Some((accepted, recipient)) = session.enter(|| mailbox.accept(entry, &peer.shared.delivery)) else {
-        return Flow::End(Ending::Replaced);
-    };
-    if let Some(recipient) = recipient {
-        peer.touched.add(recipient);
+    let text_bytes = chat.text.len() as u32;
+    let accept = || mailbox.accept(packet, text_bytes, peer.now, &shared.delivery, |session| touched.add(session));
+    match session.enter(accept) {
+        None => Flow::End(Ending::Replaced),
+        Some(Accepted::Live | Accepted::Waiting) => Flow::Next,
+        Some(Accepted::NoRoom) => Flow::Wait,
+        Some(Accepted::Stopped) => Flow::End(Ending::Stopping),
+        Some(Accepted::BacklogFull) => dropped(peer, |tally| &tally.full_backlogs, "its recipient's backlog is full"),
+        Some(Accepted::NoSpace) => dropped(peer, |tally| &tally.full_databases, "the database has reached data_bytes"),
     }
-    match accepted {
-        Accepted::Live | Accepted::Waiting => {}
-        Accepted::BacklogFull => {
-            note(peer, &peer.shared.tally.full_backlogs, "message dropped: its recipient's backlog is full")
-        }
-        Accepted::NoSpace => {
-            note(peer, &peer.shared.tally.full_databases, "message dropped: the database has reached data_bytes")
-        }
-        Accepted::NoRoom => return Flow::Wait,
-        Accepted::Stopped => return Flow::End(Ending::Stopping),
-    }
-    Flow::Next
+}
+
+fn encode(chat: Chat<'_>, cipher: &Cipher) -> Vec<u8> {
+    let mut packet = Vec::new();
+    Message::Chat(chat).encode(cipher, &mut packet);
+    packet
 }
 
 fn is_sender(from: &str, user: &UserName) -> bool {
     from == user.as_written() || UserName::parse(from).is_ok_and(|from| from.key() == user.key())
 }
 
-/// The recipient's mailbox; `None` when the name is not legal, `Err` when the disk cannot say now.
-fn recipient(peer: &mut Peer, to: &str) -> Result<Option<Arc<Mailbox>>, ()> {
-    if let Some((known, mailbox)) = &peer.recipient
-        && known == to
-    {
-        return Ok(Some(mailbox.clone()));
+/// Why there is no mailbox.
+enum Lookup {
+    BadName,
+    Disk(StorageError),
+}
+
+/// Makes `recipient` the mailbox of the user `to`: a conversation looks it up once.
+fn find(recipient: &mut Option<(String, Arc<Mailbox>)>, to: &str, delivery: &Delivery) -> Result<(), Lookup> {
+    if recipient.as_ref().is_some_and(|(known, _)| known == to) {
+        return Ok(());
     }
-    let Ok(name) = UserName::parse(to) else { return Ok(None) };
-    match peer.shared.delivery.mailbox(name.key()) {
-        Ok(mailbox) => {
-            peer.recipient = Some((to.to_owned(), mailbox.clone()));
-            Ok(Some(mailbox))
+    let name = UserName::parse(to).map_err(|_| Lookup::BadName)?;
+    let mailbox = delivery.mailbox(name.key()).map_err(Lookup::Disk)?;
+    *recipient = Some((to.to_owned(), mailbox));
+    Ok(())
+}
+
+fn wait_for_disk(peer: &mut Peer, error: &StorageError) -> Flow {
+    if let Some(count) = peer.shared.tally.disk_errors.note(peer.now.mono_ms) {
+        log::error!(
+            "c{}: a recipient's mailbox cannot be read, trying again: {error} ({count} times since the last such line)",
+            peer.id
+        );
+    }
+    peer.touched.flush();
+    match &peer.session {
+        Some(session) if session.outbox.pause(limits::DISK_RETRY) => {
+            Flow::End(Ending::Lost("while waiting for the disk".into()))
         }
-        Err(error) => {
-            note(
-                peer,
-                &peer.shared.tally.disk_errors,
-                &format!("a recipient's mailbox cannot be read, trying again: {error}"),
-            );
-            peer.touched.flush();
-            if let Some(session) = &peer.session {
-                session.outbox.pause(limits::DISK_RETRY);
-            }
-            Err(())
-        }
+        _ => Flow::Wait,
     }
 }
 
-fn note(peer: &Peer, burst: &Burst, what: &str) {
-    if let Some(count) = burst.note(peer.now.mono_ms) {
-        log::warn!("c{}: {what} ({count} since the last such line)", peer.id);
+fn dropped(peer: &Peer, burst: fn(&Tally) -> &Burst, why: &str) -> Flow {
+    if let Some(count) = burst(&peer.shared.tally).note(peer.now.mono_ms) {
+        log::warn!("c{}: message dropped: {why} ({count} since the last such line)", peer.id);
     }
+    Flow::Next
 }

@@ -54,7 +54,7 @@ fn log_in(peer: &mut Peer, name: &str) -> Result<(), String> {
     if attached.needs_writer {
         shared.writers.start(session.clone(), &shared);
     }
-    peer.touched.add(session);
+    peer.touched.add(&session);
     Ok(())
 }
 
