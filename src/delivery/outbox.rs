@@ -73,6 +73,10 @@ pub struct Outbox {
 struct State {
     pending: Vec<u8>,
     owner: Owner,
+    /// The writer is in a `send`: what it has written is not counted yet.
+    is_sending: bool,
+    /// The server ended the connection from outside: the end of the peer's stream says nothing about the peer.
+    is_hung_up: bool,
     /// A message was left in the window for want of room, so the next owner must bring it.
     behind: bool,
     /// A write failed, or the writing side is shut: nothing is taken any more.
@@ -116,6 +120,8 @@ impl Outbox {
         let state = State {
             pending: Vec::new(),
             owner: Owner::Nobody,
+            is_sending: false,
+            is_hung_up: false,
             behind: false,
             closed: false,
             fin_sent: false,
@@ -246,8 +252,13 @@ impl Outbox {
     fn send_all(&self, chunk: &[u8], stall_timeout: Duration) -> Result<(), WriteError> {
         let mut rest = chunk;
         loop {
+            self.state.lock().is_sending = true;
             let (written, outcome) = self.send_now(rest);
-            self.state.lock().written_bytes += written as u64;
+            {
+                let mut state = self.state.lock();
+                state.is_sending = false;
+                state.written_bytes += written as u64;
+            }
             rest = &rest[written..];
             match outcome {
                 Ok(()) => return Ok(()),
@@ -333,11 +344,15 @@ impl Outbox {
         }
     }
 
-    /// Waits until no stranger's flush is under way, so that what it has written is counted before acknowledgements are collected a last time. A
-    /// flush never waits for the socket, so this is a matter of microseconds. Call with no lock held, after the session was suspended.
+    /// Waits until no stranger's flush and no `send` of the writer is under way, so that what they have written is counted before
+    /// acknowledgements are collected a last time. Neither waits for the socket, so this is a matter of microseconds. Call with no lock held, after the session was suspended.
     pub fn await_flush(&self) {
         let deadline = Instant::now() + FLUSH_PATIENCE;
-        while self.state.lock().owner == Owner::Flusher && Instant::now() < deadline {
+        let is_under_way = || {
+            let state = self.state.lock();
+            state.owner == Owner::Flusher || state.is_sending
+        };
+        while is_under_way() && Instant::now() < deadline {
             std::thread::yield_now();
         }
     }
@@ -353,7 +368,12 @@ impl Outbox {
 
     /// Ends the connection from outside: its own reader and writer wake up and find it closed. Never blocks.
     pub fn hang_up(&self) {
+        self.state.lock().is_hung_up = true;
         // An error means that it is gone already.
         let _: io::Result<()> = self.socket.shutdown(Shutdown::Both);
+    }
+    /// Whether `hang_up` was called.
+    pub fn is_hung_up(&self) -> bool {
+        self.state.lock().is_hung_up
     }
 }

@@ -211,6 +211,8 @@ impl Connection {
         match &self.peer.session {
             Some(session) if session.is_closed() => Ending::Replaced,
             _ if self.shared.is_stopping() => Ending::Stopping,
+            // Not a leave-taking: what TCP acknowledged and the client has not read must come again.
+            Some(session) if session.outbox.is_hung_up() => Ending::HungUp,
             _ => Ending::Fin,
         }
     }
@@ -253,7 +255,12 @@ impl Connection {
                 session.outbox.finish();
                 self.discard_until(Instant::now() + LINGER_TIMEOUT);
             }
-            Ending::Fin | Ending::Lost(_) | Ending::Replaced | Ending::Refused(_) | Ending::LoginTimeout => {}
+            Ending::Fin
+            | Ending::Lost(_)
+            | Ending::HungUp
+            | Ending::Replaced
+            | Ending::Refused(_)
+            | Ending::LoginTimeout => {}
         }
         session.outbox.await_flush();
         let took_leave = matches!(ending, Ending::Fin | Ending::Logout);
