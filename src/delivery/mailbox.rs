@@ -390,28 +390,18 @@ impl Mailbox {
         self.state.lock().collect_acks(delivery);
     }
 
-    /// The session begins to end: nothing more is handed to it, but what its client's TCP acknowledges still counts.
-    pub fn suspend(&self, session: &Session) {
+    /// The session begins to end: nothing more is handed to it, but what its client's TCP acknowledges still counts. `took_leave`: it ends with
+    /// FIN or a logout, so what TCP acknowledges has been read; said before the client is told, for it may log in again before `detach`.
+    pub fn suspend(&self, session: &Session, took_leave: bool) {
         if let Some(present) = self.state.lock().present(session) {
-            present.is_ending = true;
+            present.suspend(took_leave);
         }
     }
 
-    /// The session is over. `took_leave`: it ended with FIN or a logout, so what TCP acknowledged has been read. Gives the number of messages
-    /// that wait now, or `None` when the session was not the present one.
-    pub fn detach(
-        self: &Arc<Self>,
-        session: &Session,
-        took_leave: bool,
-        now: Stamp,
-        delivery: &Delivery,
-    ) -> Option<u64> {
+    /// The session is over. Gives the number of messages that wait now, or `None` when the session was not the present one.
+    pub fn detach(self: &Arc<Self>, session: &Session, now: Stamp, delivery: &Delivery) -> Option<u64> {
         let mut state = self.state.lock();
-        let present = state.present(session)?;
-        present.observe(delivery);
-        if took_leave {
-            present.took_leave();
-        }
+        state.present(session)?;
         state.end_session(delivery);
         state.see(&session.name, now.unix_ms, delivery);
         self.enlist(&mut state, now.mono_ms, delivery);

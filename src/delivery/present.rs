@@ -16,6 +16,8 @@ pub struct Present {
     pub session: Arc<Session>,
     /// The session ends: nothing more is handed over, acknowledgements still count.
     pub is_ending: bool,
+    /// The client ended in order: what TCP acknowledges has been read.
+    has_left: bool,
     /// Messages up to here were waiting when the session began.
     waited_upto: u64,
     /// Acknowledged by TCP.
@@ -36,7 +38,8 @@ impl Present {
     /// A session begins while everything up to `acked` is acknowledged and everything up to `last` accepted.
     pub fn new(session: Arc<Session>, acked: u64, last: u64) -> Present {
         session.wants_word.store(acked < last, Relaxed);
-        Present { session, is_ending: false, waited_upto: last, tcp_acked: acked, confirmed: acked, mark: None }
+        let (is_ending, has_left) = (false, false);
+        Present { session, is_ending, has_left, waited_upto: last, tcp_acked: acked, confirmed: acked, mark: None }
     }
 
     /// Asks TCP, and remembers where in the client's stream a sign of life would begin. Gives the seq up to which messages are acknowledged.
@@ -44,6 +47,9 @@ impl Present {
         if let Some((seq, count)) = self.session.outbox.acknowledged() {
             self.tcp_acked = self.tcp_acked.max(seq);
             delivery.count_delivered(count);
+        }
+        if self.has_left {
+            self.confirmed = self.confirmed.max(self.tcp_acked);
         }
         if !self.wants_word() {
             self.session.wants_word.store(false, Relaxed);
@@ -66,9 +72,10 @@ impl Present {
         }
     }
 
-    /// The client ended in order: what TCP has acknowledged has been read.
-    pub fn took_leave(&mut self) {
-        self.confirmed = self.confirmed.max(self.tcp_acked);
+    /// The session begins to end. `took_leave`: with FIN or a logout, and from now on TCP's acknowledgement says that it was read.
+    pub fn suspend(&mut self, took_leave: bool) {
+        self.is_ending = true;
+        self.has_left |= took_leave;
     }
 
     /// TCP must be asked again; a sign of life alone comes by itself.

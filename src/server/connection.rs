@@ -247,8 +247,9 @@ impl Connection {
 
     /// Ends the session; gives the number of messages that wait for the user, unless somebody else has taken over.
     fn end_session(&mut self, session: &Arc<Session>, ending: &Ending) -> Option<u64> {
+        let took_leave = matches!(ending, Ending::Fin | Ending::Logout);
+        session.mailbox.suspend(session, took_leave);
         session.close();
-        session.mailbox.suspend(session);
         match ending {
             Ending::Stopping => self.settle(session),
             Ending::Logout | Ending::Protocol(_) | Ending::Idle | Ending::PacketTimeout | Ending::NoRoom => {
@@ -263,8 +264,7 @@ impl Connection {
             | Ending::LoginTimeout => {}
         }
         session.outbox.await_flush();
-        let took_leave = matches!(ending, Ending::Fin | Ending::Logout);
-        session.mailbox.detach(session, took_leave, self.shared.delivery.now(), &self.shared.delivery)
+        session.mailbox.detach(session, self.shared.delivery.now(), &self.shared.delivery)
     }
 
     /// At a stop: writes what is in the outbox and waits until the peer's TCP has it, up to the server's deadline.
@@ -310,7 +310,7 @@ impl Drop for Connection {
         if let Some(session) = &self.peer.session {
             session.close();
             let now = self.shared.delivery.now();
-            let _already_detached = session.mailbox.detach(session, false, now, &self.shared.delivery);
+            let _already_detached = session.mailbox.detach(session, now, &self.shared.delivery);
         }
     }
 }
