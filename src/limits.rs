@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Rows of one save transaction. Keeps a transaction near 50 ms, so that a stop or a reader never waits long; more rows go into the next one.
 pub const SAVE_ROWS: usize = 4096;
 
+/// Bytes of packets of one save transaction (at least one row is taken, however long): with `SAVE_ROWS` the memory that a save needs.
+pub const SAVE_BYTES: usize = 1024 * 1024;
+
 /// Rows of one read of a backlog. With `READ_BYTES` the memory of one writer; more rows come with the next read.
 pub const READ_ROWS: usize = 256;
 

@@ -139,6 +139,8 @@ struct State {
     disk: Backlog,
     held: Held,
     is_listed: bool,
+    /// The timer was called because this mailbox holds much.
+    is_hurried: bool,
     seen: Option<Seen>,
 }
 
@@ -188,6 +190,11 @@ impl State {
         self.let_go(gone, delivery);
     }
 
+    /// More than what can be on its way into a socket: time to save it, whatever its age, so that it can leave memory.
+    fn holds_much(&self, delivery: &Delivery) -> bool {
+        self.held.cost > delivery.limits.outbox_bytes + limits::SOCKET_BUFFER_BYTES
+    }
+
     fn let_go(&mut self, gone: Held, delivery: &Delivery) {
         if gone.cost == 0 {
             return;
@@ -230,6 +237,7 @@ impl Mailbox {
             disk: Backlog::default(),
             held: Held::default(),
             is_listed: false,
+            is_hurried: false,
             seen: None,
         };
         Mailbox { key, state: Mutex::new(state) }
@@ -290,7 +298,7 @@ impl Mailbox {
         }
         // Users who write to people who are there are not touched by a slow disk: what is on its way into a socket is bounded by its buffers.
         let cost = cost(packet.len());
-        let may_go_live = is_caught_up && state.held.cost <= delivery.limits.outbox_bytes + limits::SOCKET_BUFFER_BYTES;
+        let may_go_live = is_caught_up && !state.holds_much(delivery);
         let present = state.present.as_ref().filter(|present| !present.is_ending);
         let is_live = may_go_live && present.is_some_and(|present| present.session.outbox.push(packet, seq));
         if let Some(present) = present {
@@ -320,14 +328,11 @@ impl Mailbox {
         }
         delivery.seqs.used(seq);
         self.enlist(state, now.mono_ms, delivery);
-        drop(guard);
-        if is_live {
-            return Accepted::Live;
-        }
-        if delivery.memory.is_tight() {
+        if !state.is_hurried && (state.holds_much(delivery) || delivery.memory.is_tight()) {
+            state.is_hurried = true;
             delivery.agenda.hurry();
         }
-        Accepted::Waiting
+        if is_live { Accepted::Live } else { Accepted::Waiting }
     }
 
     fn enlist(self: &Arc<Self>, state: &mut State, now_ms: u64, delivery: &Delivery) {
@@ -473,11 +478,20 @@ impl Mailbox {
             collected.seen = Some(storage::Seen { name: seen.name.clone(), key: self.key.clone(), at: seen.at });
         }
         let is_absent = state.present.as_ref().is_none_or(|present| present.is_ending);
+        let holds_much = state.holds_much(delivery);
+        state.is_hurried = false;
         let State { window: Some(window), packets, .. } = &mut *state else { return collected };
         let is_due = |entry: &Entry| entry.accepted.mono_ms + delivery.limits.save_interval_ms <= now.mono_ms;
-        if window.first_unsaved().is_some_and(|entry| all || is_absent || is_due(entry)) {
-            collected.is_partial = window.unsaved() > max_rows as u64;
-            for (seq, entry) in window.begin_save(max_rows) {
+        if window.first_unsaved().is_some_and(|entry| all || is_absent || holds_much || is_due(entry)) {
+            let room_bytes = limits::SAVE_BYTES.saturating_sub(list.packets.len());
+            let mut bytes = 0;
+            let has_room = |entry: &&Entry| {
+                bytes += entry.place.length();
+                bytes <= room_bytes || list.packets.is_empty() && bytes == entry.place.length()
+            };
+            let count = window.unsaved_entries().take(max_rows).take_while(has_room).count();
+            collected.is_partial = window.unsaved() > count as u64;
+            for (seq, entry) in window.begin_save(count) {
                 list.packets.extend_from_slice(packets.at(entry.place));
                 let (accepted_at, end) = (entry.accepted.unix_ms, list.packets.len());
                 list.messages.push(Unsaved { recipient: self.key.clone(), seq, accepted_at, end });
@@ -510,7 +524,7 @@ impl Mailbox {
         }
         // A recipient who is there and has fallen behind by less than an outbox gets the rest from memory; anybody else from disk.
         let is_present = state.present.is_some();
-        let keeps_up = is_present && !delivery.memory.is_tight() && state.held.cost <= delivery.limits.outbox_bytes;
+        let keeps_up = is_present && !delivery.memory.is_tight() && !state.holds_much(delivery);
         let upto = if keeps_up { state.window().sent() } else { saved_upto };
         state.evict(upto, delivery);
         state.shrink();

@@ -54,10 +54,13 @@ pub fn timer_loop(delivery: &Arc<Delivery>, cipher: &Cipher, expire_after: Durat
         let wake = delivery.agenda.wait(&*delivery.clock, timer.expire_at_ms, timer.not_before_ms, timer.failures == 0);
         match wake {
             Wake::Stop => break,
-            Wake::Look | Wake::Urgent => timer.tick(wake == Wake::Urgent),
+            Wake::Look | Wake::Urgent => timer.tick(),
         }
     }
     *report.lock() = timer.last_save();
+    if let Err(error) = delivery.storage.close() {
+        log::error!("the database was not closed in order, which the next start mends: {error}");
+    }
 }
 
 struct Timer<'a> {
@@ -80,10 +83,11 @@ struct Part {
 }
 
 impl Timer<'_> {
-    fn tick(&mut self, is_urgent: bool) {
+    fn tick(&mut self) {
         let now = self.delivery.now();
+        let all = self.delivery.memory.is_tight();
         let mailboxes = self.delivery.agenda.take();
-        let is_saved = self.save(mailboxes, is_urgent, now).is_ok();
+        let is_saved = self.save(mailboxes, all, now).is_ok();
         let now = self.delivery.now();
         if is_saved && self.expire_at_ms.is_some_and(|at| at <= now.mono_ms) {
             self.expire(now);

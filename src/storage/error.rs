@@ -49,6 +49,12 @@ pub enum StorageError {
         /// The system's words.
         source: io::Error,
     },
+    /// No thread could be started that reads.
+    #[error("no thread to read the database with: {0}; raise the limit on tasks (ulimit -u, TasksMax=)")]
+    Thread(io::Error),
+    /// The server has stopped.
+    #[error("the database is closed, for the server has stopped")]
+    Closed,
     /// SQLite's own words, after ours.
     #[error("{}", in_words(.0))]
     Sqlite(#[from] rusqlite::Error),
@@ -64,8 +70,11 @@ impl StorageError {
     pub fn is_retryable(&self) -> bool {
         match self {
             StorageError::Sqlite(error) => Cause::of(error).is_machine(),
-            StorageError::File { .. } => true,
-            StorageError::Newer { .. } | StorageError::Older { .. } | StorageError::Missing { .. } => false,
+            StorageError::File { .. } | StorageError::Thread(_) => true,
+            StorageError::Newer { .. }
+            | StorageError::Older { .. }
+            | StorageError::Missing { .. }
+            | StorageError::Closed => false,
         }
     }
 }

@@ -39,7 +39,7 @@ pub const DATABASE: &str = "chatserver.db";
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Page cache of the writing connection, KiB. Saves touch the end of the file and one index page for each recipient.
-const CACHE_KIB: i64 = 8 * 1024;
+const CACHE_KIB: i64 = 2048;
 
 /// Size to which the write-ahead log is cut when it starts over, bytes. A large save may take it higher for a while.
 const LOG_BYTES: i64 = 16 * 1024 * 1024;
@@ -51,7 +51,7 @@ const CHECKPOINT_PAGES: i64 = 1000;
 pub struct Storage {
     dir: PathBuf,
     // lock: storage.connection, taken with no other lock held; held for a whole transaction, its disk waits included
-    connection: Mutex<Connection>,
+    connection: Mutex<Option<Connection>>,
     readers: Readers,
     used: AtomicU64,
 }
@@ -159,7 +159,7 @@ impl Storage {
         configure(&connection, &path)?;
         migrations::migrate(&mut connection, &path)?;
         let used = AtomicU64::new(used_bytes(&connection)?);
-        Ok(Storage { dir: dir.to_owned(), connection: Mutex::new(connection), readers: Readers::new(path), used })
+        Ok(Storage { dir: dir.to_owned(), connection: Mutex::new(Some(connection)), readers: Readers::new(path), used })
     }
 
     /// The stored floor: every new seq must be above it.
@@ -169,7 +169,8 @@ impl Storage {
 
     /// What waits for `recipient`. The cost does not depend on how much that is.
     pub fn backlog(&self, recipient: &str) -> Result<Backlog, StorageError> {
-        self.readers.read(|connection| messages::backlog(connection, recipient))
+        let recipient = recipient.to_owned();
+        self.readers.read(move |connection| messages::backlog(connection, &recipient))
     }
 
     /// What waits for everybody. The cost grows with the users for whom something waits, not with the messages.
@@ -187,7 +188,8 @@ impl Storage {
         max_rows: usize,
         max_bytes: usize,
     ) -> Result<(Vec<Row>, bool), StorageError> {
-        self.readers.read(|connection| messages::read(connection, recipient, after, upto, max_rows, max_bytes))
+        let recipient = recipient.to_owned();
+        self.readers.read(move |connection| messages::read(connection, &recipient, after, upto, max_rows, max_bytes))
     }
 
     /// One transaction; after `Ok` it survives power loss.
@@ -195,7 +197,8 @@ impl Storage {
     /// # Errors
     /// Nothing of the batch is in the database (nor, after a retry, anything of it twice): keep it and give it again, later.
     pub fn save(&self, batch: &Batch) -> Result<Saved, StorageError> {
-        let mut connection = self.connection.lock();
+        let mut guard = self.connection.lock();
+        let connection = guard.as_mut().ok_or(StorageError::Closed)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let refused = messages::insert(&transaction, &batch.inserts)?;
         let deleted = messages::delete(&transaction, &batch.deletes)?;
@@ -205,14 +208,15 @@ impl Storage {
         }
         let aside = set_aside::append(&self.dir, batch, &refused)?;
         self.commit(transaction).inspect_err(|_| aside.undo())?;
-        drop(connection);
+        drop(guard);
         set_aside::report(batch, &refused);
         Ok(Saved { set_aside: refused.iter().map(|refused| refused.index).collect(), deleted })
     }
 
     /// Removes at most `max_rows` rows accepted before `before` (Unix ms), the oldest first.
     pub fn expire(&self, before: i64, max_rows: usize) -> Result<Vec<Expired>, StorageError> {
-        let mut connection = self.connection.lock();
+        let mut guard = self.connection.lock();
+        let connection = guard.as_mut().ok_or(StorageError::Closed)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let expired = messages::expire(&transaction, before, max_rows)?;
         self.commit(transaction)?;
@@ -231,13 +235,13 @@ impl Storage {
 
     /// Moves the write-ahead log into the database file while nobody is in a hurry. What readers still need stays for the next time.
     pub fn checkpoint(&self) -> Result<(), StorageError> {
-        Ok(checkpoint(&self.connection.lock(), "PASSIVE")?)
+        Ok(checkpoint(self.connection.lock().as_ref().ok_or(StorageError::Closed)?, "PASSIVE")?)
     }
 
     /// Checkpoint with truncation, then close: what is left is one file. Without it nothing is lost either, the next open recovers.
-    pub fn close(self) -> Result<(), StorageError> {
-        drop(self.readers);
-        let connection = self.connection.into_inner();
+    pub fn close(&self) -> Result<(), StorageError> {
+        self.readers.close();
+        let connection = self.connection.lock().take().ok_or(StorageError::Closed)?;
         checkpoint(&connection, "TRUNCATE")?;
         Ok(connection.close().map_err(|(_, error)| error)?)
     }

@@ -1,14 +1,24 @@
-//! Read-only connections of their own, so that bringing somebody's backlog never waits for a save, nor a save for it. A few are
-//! enough: reads are short (a batch, one count), which also keeps the write-ahead log from growing behind a reader.
+//! Reading, on a few threads with read-only connections of their own: bringing somebody's backlog never waits for a save, nor a save for it.
+//!
+//! Why threads, and not connections that are lent to whoever asks: SQLite's calls go deep and allocate much, and ten thousand connection
+//! threads would each keep the pages and the allocator's caches of that one call for ever (11 KiB a user, measured). Reads are short (a
+//! batch, one count), which also keeps the write-ahead log from growing behind a reader.
 
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, OpenFlags};
 
 use super::{BUSY_TIMEOUT, StorageError};
+use crate::limits::STACK_BYTES;
+use crate::threads;
 
-/// Each costs two descriptors and its cache; a fifth reader waits for a free one.
+/// Each costs a thread, two descriptors and its cache; a fifth read waits for a free one.
 const MAX_READERS: usize = 4;
 
 /// Page cache of one reader, KiB: a backlog is read once, in order.
@@ -23,60 +33,132 @@ pub(super) fn open(path: &Path) -> Result<Connection, StorageError> {
     Ok(connection)
 }
 
-/// The pool. Safe from any thread.
+type Work = Box<dyn FnOnce(&mut Option<Connection>) + Send>;
+
+/// The threads. Safe from any thread; dropping it ends them.
 pub(super) struct Readers {
+    shared: Arc<Shared>,
+    // lock: storage.reader_threads, a leaf
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+struct Shared {
     path: PathBuf,
-    // lock: storage.readers, taken with no other lock held, and for no longer than a push or a pop
-    pool: Mutex<Pool>,
-    returned: Condvar,
+    // lock: storage.readers, a leaf, held for no longer than a push or a pop
+    queue: Mutex<Queue>,
+    woken: Condvar,
 }
 
 #[derive(Default)]
-struct Pool {
-    idle: Vec<Connection>,
-    lent: usize,
+struct Queue {
+    work: VecDeque<Work>,
+    idle: usize,
+    is_closed: bool,
 }
 
 impl Readers {
-    /// A pool without connections: each is opened when first needed.
+    /// No threads yet: each is started when it is first needed.
     pub(super) fn new(path: PathBuf) -> Readers {
-        Readers { path, pool: Mutex::default(), returned: Condvar::new() }
+        let shared = Shared { path, queue: Mutex::default(), woken: Condvar::new() };
+        Readers { shared: Arc::new(shared), threads: Mutex::default() }
     }
 
-    /// Does `work` on a connection of the pool, after waiting for a free one. One that failed is closed: the next is a fresh one.
-    pub(super) fn read<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StorageError> {
-        let mut lent = self.lend();
-        let connection = match lent.connection.take() {
-            Some(idle) => idle,
-            None => open(&self.path)?,
+    /// Has `work` done on a reader's connection and waits for its result. A connection on which it failed is closed: the next is a fresh one.
+    pub(super) fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StorageError> {
+        let (answer, result) = sync_channel(1);
+        let shared = self.shared.clone();
+        let work: Work = Box::new(move |connection| {
+            let read = |connection: &mut Option<Connection>| {
+                let open = match connection.take() {
+                    Some(open) => open,
+                    None => open(&shared.path)?,
+                };
+                let result = work(&open)?;
+                *connection = Some(open);
+                Ok(result)
+            };
+            // Who asked is waiting for it, unless it panicked.
+            let _ = answer.send(read(connection));
+        });
+        let is_anybody_idle = {
+            let mut queue = self.shared.queue.lock();
+            if queue.is_closed {
+                return Err(StorageError::Closed);
+            }
+            queue.work.push_back(work);
+            queue.idle >= queue.work.len()
         };
-        let result = work(&connection)?;
-        lent.connection = Some(connection);
-        Ok(result)
-    }
-
-    fn lend(&self) -> Lent<'_> {
-        let mut pool = self.pool.lock();
-        while pool.lent == MAX_READERS {
-            self.returned.wait(&mut pool);
+        self.shared.woken.notify_one();
+        if !is_anybody_idle {
+            self.start_another()?;
         }
-        pool.lent += 1;
-        Lent { readers: self, connection: pool.idle.pop() }
+        result.recv().expect("the reader panicked, which its thread has logged")
+    }
+
+    /// Ends the threads after what they are asked already; nothing is read any more.
+    pub(super) fn close(&self) {
+        self.shared.queue.lock().is_closed = true;
+        self.shared.woken.notify_all();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            // `threads::spawn` has caught and logged what a thread may have died of.
+            let _ = thread.join();
+        }
+    }
+
+    /// One more reader, unless there are enough.
+    fn start_another(&self) -> Result<(), StorageError> {
+        let mut threads = self.threads.lock();
+        if threads.len() == MAX_READERS {
+            return Ok(());
+        }
+        let shared = self.shared.clone();
+        match threads::spawn("reader", STACK_BYTES, move || shared.read_loop()) {
+            Ok(thread) => threads.push(thread),
+            // The others will get to it; without any there is nobody to wait for.
+            Err(error) if threads.is_empty() => {
+                self.shared.queue.lock().work.clear();
+                return Err(StorageError::Thread(error));
+            }
+            Err(_) => {}
+        }
+        Ok(())
     }
 }
 
-/// A place in the pool, given back on drop, also when the work panics.
-struct Lent<'a> {
-    readers: &'a Readers,
-    connection: Option<Connection>,
+impl Shared {
+    fn read_loop(&self) {
+        let mut connection = None;
+        while let Some(work) = self.next() {
+            if catch_unwind(AssertUnwindSafe(|| work(&mut connection))).is_err() {
+                log::error!("a read of the database panicked; whoever asked for it ends");
+                connection = None;
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Work> {
+        let mut queue = self.queue.lock();
+        loop {
+            if let Some(work) = queue.work.pop_front() {
+                return Some(work);
+            }
+            if queue.is_closed {
+                return None;
+            }
+            queue.idle += 1;
+            self.woken.wait(&mut queue);
+            queue.idle -= 1;
+        }
+    }
 }
 
-impl Drop for Lent<'_> {
+impl Drop for Readers {
     fn drop(&mut self) {
-        let mut pool = self.readers.pool.lock();
-        pool.lent -= 1;
-        pool.idle.extend(self.connection.take());
-        self.readers.returned.notify_one();
+        self.close();
     }
 }
 
@@ -87,27 +169,24 @@ mod tests {
     use std::sync::Barrier;
 
     #[test]
-    fn the_pool_is_bounded_and_survives_failures_and_panics() {
+    fn the_readers_are_bounded_and_survive_failures_and_panics() {
         let dir = tempfile::tempdir().unwrap();
         let storage = Storage::open(dir.path()).unwrap();
         let readers = &storage.readers;
         for _ in 0..=MAX_READERS {
-            assert!(
-                readers.read(|connection| connection.execute("DELETE FROM messages", [])).is_err(),
-                "a reader must not write"
-            );
-            let panicked =
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| readers.read::<()>(|_| panic!("on purpose"))));
+            let refused = readers.read(|connection| connection.execute("DELETE FROM messages", []));
+            assert!(refused.is_err(), "a reader must not write");
+            let panicked = catch_unwind(AssertUnwindSafe(|| readers.read::<()>(|_| panic!("on purpose"))));
             assert!(panicked.is_err());
         }
-        let together = Barrier::new(MAX_READERS);
+        let together = Arc::new(Barrier::new(MAX_READERS));
         std::thread::scope(|scope| {
             for _ in 0..MAX_READERS * 3 {
-                scope.spawn(|| readers.read(|_| Ok(together.wait())).unwrap());
+                let together = together.clone();
+                scope.spawn(move || readers.read(move |_| Ok(together.wait().is_leader())).unwrap());
             }
         });
-        let pool = readers.pool.lock();
-        assert_eq!((pool.idle.len(), pool.lent), (MAX_READERS, 0));
+        assert_eq!(readers.threads.lock().len(), MAX_READERS);
     }
 
     #[test]

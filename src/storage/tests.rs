@@ -238,7 +238,7 @@ fn a_row_that_is_there_already_is_left_alone_unless_it_is_another() {
 #[test]
 fn another_programs_lock_delays_and_loses_nothing() {
     let (dir, storage) = open();
-    storage.connection.lock().busy_timeout(Duration::ZERO).unwrap();
+    storage.connection.lock().as_ref().unwrap().busy_timeout(Duration::ZERO).unwrap();
     saved(&storage, &inserts([insert("bob", 1, "one")]));
     let other = Connection::open(dir.path().join(DATABASE)).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -258,7 +258,13 @@ fn a_full_disk_keeps_the_batch_for_the_next_try() {
     saved(&storage, &inserts([insert("bob", 1, "one")]));
     let used = storage.used_bytes();
     let limit = |pages: i64| {
-        storage.connection.lock().query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap()
+        storage
+            .connection
+            .lock()
+            .as_ref()
+            .unwrap()
+            .query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+            .unwrap()
     };
     limit(used as i64 / 4096 + 10);
     let text = "x".repeat(60_000);

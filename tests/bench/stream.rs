@@ -3,14 +3,17 @@
 //!
 //! `cargo bench --bench stream` prints for both the CPU of their process per message and the ratio; nothing is asserted, since machines differ.
 
+#[allow(dead_code)]
+mod common;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use chatserver::protocol::{Chat, Cipher, Message, PUBLISHED_KEY};
+use common::Process;
 
 const PAIRS: usize = 16;
 const TEXT_BYTES: usize = 100;
@@ -45,8 +48,7 @@ fn line(name: &str, results: &[Result]) {
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    common::quantile(&mut values, 0.5)
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -60,50 +62,17 @@ struct Result {
     per_second: f64,
 }
 
-/// A process under test, ended when dropped.
-struct Process {
-    child: Child,
-    address: SocketAddr,
-    _data: tempfile::TempDir,
-}
-
-impl Process {
-    fn start(kind: Kind) -> Process {
-        let data = tempfile::tempdir().expect("a temporary directory");
-        let mut command = match kind {
-            Kind::Relay => Command::new(std::env::current_exe().expect("our own path")),
-            Kind::Server => Command::new(env!("CARGO_BIN_EXE_chatserver")),
-        };
-        match kind {
-            Kind::Relay => command.arg("--relay"),
-            Kind::Server => command.args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(data.path()),
-        };
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the process starts");
-        let mut line = String::new();
-        let stdout = child.stdout.take().expect("piped");
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("a first line");
-        let address = line.trim().trim_start_matches("listening on ").parse().expect("an address");
-        Process { child, address, _data: data }
+fn start(kind: Kind) -> Process {
+    if kind == Kind::Server {
+        return Process::server();
     }
-
-    /// User and system time so far.
-    fn cpu(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("the process runs");
-        let fields: Vec<&str> = stat.rsplit(')').next().expect("a name").split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>().expect("utime") + fields[12].parse::<u64>().expect("stime");
-        Duration::from_millis(ticks * 10)
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    let mut relay = Command::new(std::env::current_exe().expect("our own path"));
+    relay.arg("--relay");
+    Process::start(relay, tempfile::tempdir().expect("a temporary directory"))
 }
 
 fn measure(kind: Kind, in_flight: usize) -> Result {
-    let process = Process::start(kind);
+    let process = start(kind);
     let address = process.address;
     let (ready, start) = (mpsc::channel(), std::sync::Arc::new(std::sync::Barrier::new(PAIRS + 1)));
     let pairs: Vec<_> = (0..PAIRS)
@@ -133,27 +102,15 @@ fn name(pair: usize, side: char) -> String {
 
 /// Two connected clients, ready to write and to read.
 fn connect(kind: Kind, address: SocketAddr, pair: usize) -> (TcpStream, TcpStream) {
-    let cipher = Cipher::new(PUBLISHED_KEY).expect("16 bytes");
-    let join = |side: char| {
-        let mut stream = TcpStream::connect(address).expect("connects");
-        stream.set_nodelay(true).expect("a socket");
-        let name = name(pair, side);
-        match kind {
-            Kind::Relay => {
-                stream.write_all(&[pair as u8 * 2 + u8::from(side == 'b')]).expect("writes");
-                stream.read_exact(&mut [0]).expect("an answer");
-            }
-            Kind::Server => {
-                let mut login = Vec::new();
-                Message::ClientLogin { name: &name, version: 1.0, time: 0 }.encode(&cipher, &mut login);
-                stream.write_all(&login).expect("writes");
-                let mut header = [0; 8];
-                stream.read_exact(&mut header).expect("an answer");
-                let length = u32::from_be_bytes([header[0], header[1], header[2], header[3]]) as usize;
-                stream.read_exact(&mut vec![0; length - 8]).expect("an answer's body");
-            }
+    let join = |side: char| match kind {
+        Kind::Server => common::log_in(address, &name(pair, side)),
+        Kind::Relay => {
+            let mut stream = TcpStream::connect(address).expect("connects");
+            stream.set_nodelay(true).expect("a socket");
+            stream.write_all(&[pair as u8 * 2 + u8::from(side == 'b')]).expect("writes");
+            stream.read_exact(&mut [0]).expect("an answer");
+            stream
         }
-        stream
     };
     let a = join('a');
     (a, join('b'))
@@ -161,11 +118,7 @@ fn connect(kind: Kind, address: SocketAddr, pair: usize) -> (TcpStream, TcpStrea
 
 /// Keeps `in_flight` messages on their way from A to B for the time of a round; gives the number that arrived.
 fn stream((mut a, mut b): (TcpStream, TcpStream), pair: usize, in_flight: usize) -> u64 {
-    let cipher = Cipher::new(PUBLISHED_KEY).expect("16 bytes");
-    let mut packet = Vec::new();
-    let text = "x".repeat(TEXT_BYTES);
-    Message::Chat(Chat { from: &name(pair, 'a'), to: &name(pair, 'b'), text: &text, time: 1_700_000_000 })
-        .encode(&cipher, &mut packet);
+    let packet = common::message(&name(pair, 'a'), &name(pair, 'b'), &"x".repeat(TEXT_BYTES));
     let packets = packet.repeat(in_flight);
     let mut buffer = vec![0; 64 * 1024];
     let (mut sent, mut received_bytes) = (0u64, 0u64);

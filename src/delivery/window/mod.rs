@@ -152,9 +152,14 @@ impl<M> Window<M> {
         self.entries.front()
     }
 
+    /// The messages that are not saved, in order.
+    pub fn unsaved_entries(&self) -> impl Iterator<Item = &M> {
+        self.entries.range((self.saved - self.evicted) as usize..)
+    }
+
     /// The first message that is not saved.
     pub fn first_unsaved(&self) -> Option<&M> {
-        self.entries.get((self.saved - self.evicted) as usize)
+        self.unsaved_entries().next()
     }
 
     /// Lets saved messages up to `seq` leave memory; past `saved` is clamped.
