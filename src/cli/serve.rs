@@ -176,7 +176,9 @@ fn serve(config: Config, signal: &StopSignal) -> ExitCode {
         }
     };
     announce(server.local_addr());
-    log::info!("{}: stopping", signal.wait());
+    // Not inside the log line: a level below info does not evaluate it.
+    let signal = signal.wait();
+    log::info!("{signal}: stopping");
     let Stopped { delivered, saved, unsaved } = server.stop();
     log::info!("stopped: {delivered} messages delivered, {saved} saved");
     if unsaved > 0 {

@@ -98,11 +98,6 @@ impl Admission {
         Ok(Ticket { admission: self.clone(), address, is_stranger: true })
     }
 
-    /// Connections at present.
-    pub fn connections(&self) -> usize {
-        self.state.lock().all.connections
-    }
-
     fn leave(&self, address: IpAddr, connections: usize, strangers: usize) {
         let mut state = self.state.lock();
         state.all.connections -= connections;

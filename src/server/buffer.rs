@@ -38,7 +38,8 @@ impl ReadBuffer {
         debug_assert!(self.start <= self.end);
     }
 
-    /// One read. Makes room first: for the rest of a packet of `wanted` bytes, or for some bytes at least.
+    /// One read. Makes room first: for the rest of a packet of `wanted` bytes, as far as its bytes have really come (what a stranger announces costs
+    /// us nothing), and for some bytes at least.
     ///
     /// # Errors
     /// The reader's.
@@ -62,7 +63,7 @@ impl ReadBuffer {
             self.end -= self.start;
             self.start = 0;
         }
-        let needed = wanted.max(self.end + 1).max(SMALL_BYTES);
+        let needed = wanted.min(2 * self.end).max(self.end + 1).max(SMALL_BYTES);
         if self.bytes.len() < needed {
             self.resize(needed);
         }
@@ -101,8 +102,12 @@ mod tests {
         let mut buffer = ReadBuffer::default();
         buffer.fill(&[7u8; 1000][..], 0).unwrap();
         buffer.consume(990);
-        buffer.fill(&[8u8; 5000][..], 5000).unwrap();
+        let (mut rest, mut lengths) = (&[8u8; 4990][..], Vec::new());
+        while buffer.fill(&mut rest, 5000).unwrap() > 0 {
+            lengths.push(buffer.bytes.len());
+        }
         assert_eq!(buffer.unread().len(), 5000);
+        assert_eq!(lengths[0], 2 * SMALL_BYTES, "what is announced and has not come costs nothing");
         assert_eq!(buffer.unread()[9..11], [7, 8]);
     }
 }

@@ -250,6 +250,10 @@ impl Connection {
         let took_leave = matches!(ending, Ending::Fin | Ending::Logout);
         session.mailbox.suspend(session, took_leave);
         session.close();
+<<<<<<< HEAD
+=======
+        session.mailbox.suspend(session, matches!(ending, Ending::Fin | Ending::Logout));
+>>>>>>> main
         match ending {
             Ending::Stopping => self.settle(session),
             Ending::Logout | Ending::Protocol(_) | Ending::Idle | Ending::PacketTimeout | Ending::NoRoom => {

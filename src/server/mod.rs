@@ -252,6 +252,7 @@ impl Server {
         shared.delivery.stop();
         shared.delivery.agenda.stop();
         let _ = self.timer.join();
+        shared.tally.log_rest();
         let last_save = *self.last_save.lock();
         Stopped {
             delivered: shared.delivery.delivered() - acked_before,

@@ -59,6 +59,25 @@ pub struct Tally {
     pub full_databases: Burst,
 }
 
+impl Tally {
+    /// At the end: what no line has told of yet.
+    pub fn log_rest(&self) {
+        let bursts = [
+            (&self.refused_connections, "connections refused"),
+            (&self.accept_errors, "errors of accept"),
+            (&self.spawn_failures, "threads that could not be started"),
+            (&self.disk_errors, "mailboxes that could not be read"),
+            (&self.bad_recipients, "messages dropped for a recipient's name that nobody can have"),
+            (&self.long_texts, "messages dropped for a text longer than max_text_bytes"),
+            (&self.full_backlogs, "messages dropped for a full backlog"),
+            (&self.full_databases, "messages dropped for a full database"),
+        ];
+        for (burst, what) in bursts.iter().filter(|(burst, _)| burst.unlogged() > 0) {
+            log::warn!("{}: {what}, not told of yet", burst.unlogged());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+mod saving;
+
+pub use saving::{Collected, SaveList, Unsaved};
+
 use super::Delivery;
 use super::packets::{Packets, Place};
 use super::present::Present;
@@ -81,45 +85,6 @@ pub enum WriterStep {
     Resigned,
     /// The session is not the present one any more.
     Gone,
-}
-
-/// Messages that are about to be saved, copied out of their mailboxes.
-#[derive(Debug, Default)]
-pub struct SaveList {
-    /// Their packets, one after another.
-    pub packets: Vec<u8>,
-    /// The messages, in order.
-    pub messages: Vec<Unsaved>,
-}
-
-/// One message of a `SaveList`.
-#[derive(Debug)]
-pub struct Unsaved {
-    /// `UserName::key` of the recipient.
-    pub recipient: Arc<str>,
-    /// Its place in the recipient's window.
-    pub seq: u64,
-    /// When it was accepted, Unix milliseconds.
-    pub accepted_at: i64,
-    /// Where its packet ends in `SaveList::packets`; it begins where the one before ends.
-    pub end: usize,
-}
-
-/// One mailbox's part of a save, between `collect` and `committed`.
-#[derive(Debug, Default)]
-pub struct Collected {
-    /// Everything unacknowledged up to here is in the batch; 0 = nothing.
-    pub saved_upto: u64,
-    /// Rows collected.
-    pub rows: u64,
-    /// Bytes of their texts.
-    pub text_bytes: u64,
-    /// Everything up to here is deleted by the batch; 0 = nothing.
-    pub deleted_upto: u64,
-    /// The user's name and last-seen time, which go into the batch.
-    pub seen: Option<storage::Seen>,
-    /// The batch had no room for all of it.
-    pub is_partial: bool,
 }
 
 const LOADED: &str = "a mailbox is loaded before it is used";
@@ -395,11 +360,22 @@ impl Mailbox {
         self.state.lock().collect_acks(delivery);
     }
 
+<<<<<<< HEAD:src/delivery/mailbox.rs
     /// The session begins to end: nothing more is handed to it, but what its client's TCP acknowledges still counts. `took_leave`: it ends with
     /// FIN or a logout, so what TCP acknowledges has been read; said before the client is told, for it may log in again before `detach`.
     pub fn suspend(&self, session: &Session, took_leave: bool) {
         if let Some(present) = self.state.lock().present(session) {
             present.suspend(took_leave);
+=======
+    /// The session begins to end: nothing more is handed to it, but what its client's TCP acknowledges still counts. `took_leave`: the client
+    /// ended it with FIN or a logout, so that has been read too, also when the user's next login comes before `detach`.
+    pub fn suspend(&self, session: &Session, took_leave: bool) {
+        if let Some(present) = self.state.lock().present(session) {
+            present.is_ending = true;
+            if took_leave {
+                present.took_leave();
+            }
+>>>>>>> main:src/delivery/mailbox/mod.rs
         }
     }
 
@@ -459,111 +435,6 @@ impl Mailbox {
             state.window().hand_over(upto);
         }
         true
-    }
-
-    /// Puts this mailbox's part into `batch`: what waited long enough, or everything when `all`; at most `max_rows` rows.
-    pub(crate) fn collect(
-        &self,
-        list: &mut SaveList,
-        max_rows: usize,
-        all: bool,
-        now: Stamp,
-        delivery: &Delivery,
-    ) -> Collected {
-        let mut state = self.state.lock();
-        state.collect_acks(delivery);
-        let mut collected = Collected { deleted_upto: state.window().to_delete().unwrap_or(0), ..Collected::default() };
-        if let Some(seen) = &mut state.seen {
-            seen.in_batch = true;
-            collected.seen = Some(storage::Seen { name: seen.name.clone(), key: self.key.clone(), at: seen.at });
-        }
-        let is_absent = state.present.as_ref().is_none_or(|present| present.is_ending);
-        let holds_much = state.holds_much(delivery);
-        state.is_hurried = false;
-        let State { window: Some(window), packets, .. } = &mut *state else { return collected };
-        let is_due = |entry: &Entry| entry.accepted.mono_ms + delivery.limits.save_interval_ms <= now.mono_ms;
-        if window.first_unsaved().is_some_and(|entry| all || is_absent || holds_much || is_due(entry)) {
-            let room_bytes = limits::SAVE_BYTES.saturating_sub(list.packets.len());
-            let mut bytes = 0;
-            let has_room = |entry: &&Entry| {
-                bytes += entry.place.length();
-                bytes <= room_bytes || list.packets.is_empty() && bytes == entry.place.length()
-            };
-            let count = window.unsaved_entries().take(max_rows).take_while(has_room).count();
-            collected.is_partial = window.unsaved() > count as u64;
-            for (seq, entry) in window.begin_save(count) {
-                list.packets.extend_from_slice(packets.at(entry.place));
-                let (accepted_at, end) = (entry.accepted.unix_ms, list.packets.len());
-                list.messages.push(Unsaved { recipient: self.key.clone(), seq, accepted_at, end });
-                collected.saved_upto = seq;
-                collected.rows += 1;
-                collected.text_bytes += u64::from(entry.text_bytes);
-            }
-        }
-        collected
-    }
-
-    /// The commit has returned. `set_aside` rows of `text_bytes` are on no disk after all; `removed` rows and bytes were deleted.
-    pub(crate) fn committed(
-        &self,
-        collected: &Collected,
-        set_aside: (u64, u64),
-        removed: (u64, u64),
-        delivery: &Delivery,
-    ) {
-        let mut state = self.state.lock();
-        let window = state.window();
-        window.saved(collected.saved_upto);
-        window.deleted(collected.deleted_upto);
-        let saved_upto = window.saved_upto();
-        state.disk.messages = (state.disk.messages + collected.rows).saturating_sub(set_aside.0 + removed.0);
-        state.disk.bytes = (state.disk.bytes + collected.text_bytes).saturating_sub(set_aside.1 + removed.1);
-        if collected.seen.is_some() && state.seen.as_ref().is_some_and(|seen| seen.in_batch) {
-            state.seen = None;
-            delivery.memory.release(limits::MAILBOX_BYTES);
-        }
-        // A recipient who is there and has fallen behind by less than an outbox gets the rest from memory; anybody else from disk.
-        let is_present = state.present.is_some();
-        let keeps_up = is_present && !delivery.memory.is_tight() && !state.holds_much(delivery);
-        let upto = if keeps_up { state.window().sent() } else { saved_upto };
-        state.evict(upto, delivery);
-        state.shrink();
-    }
-
-    /// After a pass: puts the mailbox on the agenda again when something is left to do; otherwise it leaves it.
-    pub(crate) fn relist(self: &Arc<Self>, now: Stamp, delivery: &Delivery) {
-        let mut state = self.state.lock();
-        state.is_listed = false;
-        let save_interval_ms = delivery.limits.save_interval_ms;
-        let oldest_ms = state.window().first_unsaved().map(|entry| entry.accepted.mono_ms);
-        if let Some(present) = &state.present {
-            present.session.outbox.shrink();
-        }
-        let is_awaiting = state.present.as_ref().is_some_and(Present::is_awaiting);
-        let due_at_ms = match oldest_ms {
-            Some(oldest_ms) => Some((oldest_ms + save_interval_ms).max(now.mono_ms + 1)),
-            None if state.window().to_delete().is_some() || state.seen.is_some() || is_awaiting => {
-                Some(now.mono_ms + save_interval_ms)
-            }
-            None => None,
-        };
-        if let Some(due_at_ms) = due_at_ms {
-            state.is_listed = true;
-            delivery.agenda.add(self.clone(), due_at_ms);
-        }
-    }
-
-    /// Messages in memory that are on no disk.
-    pub(crate) fn unsaved(&self) -> u64 {
-        self.state.lock().window.as_ref().map_or(0, Window::unsaved)
-    }
-
-    /// Rows were removed from disk for their age.
-    pub(crate) fn expired(&self, messages: u64, bytes: u64) {
-        let mut state = self.state.lock();
-        state.stale_readings += 1;
-        state.disk.messages = state.disk.messages.saturating_sub(messages);
-        state.disk.bytes = state.disk.bytes.saturating_sub(bytes);
     }
 
     /// Nobody needs this mailbox in memory: the database knows everything that it knows. Gives the highest seq handed out.

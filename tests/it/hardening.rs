@@ -1,0 +1,102 @@
+//! Faults from outside, for the modules `hardening_*`: system calls that fail (strace), a network that is gone (`network.rs`), a seeded
+//! dice. A test whose tool is missing says so on standard error, one line that begins with `skipped:`, past the capture of test output,
+//! so that whoever runs the suite can count these lines.
+//!
+//! Read first: strace(1) on `inject`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::*;
+
+/// Says that a test was not run, and why.
+pub fn skipped(test: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
+}
+
+/// System calls of a running server that fail until this is dropped.
+pub struct Fault {
+    strace: Child,
+    pid: Pid,
+}
+
+impl Fault {
+    /// Makes system calls fail in all threads of the server: `"fsync,fdatasync"`, `"error=EIO"` (strace's words). `None`, and a line
+    /// about `test`, where there is no strace, or where it may not be used.
+    pub fn inject(server: &Server, test: &str, calls: &str, fault: &str) -> Option<Fault> {
+        let mut command = Command::new("strace");
+        command.args(["-f", "-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{fault}")]);
+        command.args(["-p", &server.pid().to_string()]);
+        let started = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
+        let Ok(mut strace) = started else {
+            skipped(test, "no strace");
+            return None;
+        };
+        let pid = Pid::from_child(&strace);
+        let mut lines = BufReader::new(strace.stderr.take().unwrap()).lines().map_while(Result::ok);
+        // It says so when it holds all threads.
+        let mut said = String::new();
+        if !lines.by_ref().inspect(|line| said.push_str(line)).any(|line| line.contains(" attached")) {
+            let _ = strace.wait();
+            skipped(test, &format!("strace cannot attach: {said}"));
+            return None;
+        }
+        thread::spawn(move || lines.for_each(drop));
+        Some(Fault { strace, pid })
+    }
+
+    /// The calls succeed again.
+    pub fn end(self) {}
+}
+
+impl Drop for Fault {
+    fn drop(&mut self) {
+        // It lets all threads go on before it ends.
+        let _ = kill_process(self.pid, Signal::TERM);
+        let _ = self.strace.wait();
+    }
+}
+
+/// What a server holds for its connections. (Other descriptors are files: the database's readers come and stay.)
+#[derive(Debug, PartialEq, Eq)]
+pub struct Holdings {
+    sockets: usize,
+    threads: Vec<String>,
+}
+
+impl Holdings {
+    /// At this moment.
+    pub fn of(server: &Server) -> Holdings {
+        let descriptors = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+        let targets = descriptors.filter_map(|descriptor| std::fs::read_link(descriptor.ok()?.path()).ok());
+        let sockets = targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count();
+        Holdings { sockets, threads: server.threads() }
+    }
+}
+
+/// Numbers that look random and are the same in each run (SplitMix64).
+pub struct Dice(pub u64);
+
+impl Dice {
+    /// Any number.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// One of `0..sides`.
+    pub fn roll(&mut self, sides: usize) -> usize {
+        (self.next() % sides as u64) as usize
+    }
+
+    /// `count` bytes.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        (0..count).map(|_| self.next() as u8).collect()
+    }
+}

@@ -1,0 +1,212 @@
+//! A disk that fails or is full: nothing that was accepted is lost, the log says what is the matter, and it mends itself.
+
+use std::fs;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use crate::hardening::*;
+use crate::harness::*;
+
+const SYNC: &str = "fsync,fdatasync";
+const WRITE: &str = "pwrite64,pwritev,ftruncate,fallocate";
+
+/// While these calls fail, ann writes to bob, who is not there; then the disk is well again.
+fn nothing_is_lost_while(test: &str, calls: &str, fault: &str, said: &str) {
+    let mut server = Server::start(|setup| setup.set("save_interval", "100 ms"));
+    let mut pair = Pair::of(&server, "healthy", "happy");
+    let mut ann = server.login("ann");
+    send_all(&mut ann, "bob", &numbered("well", 30));
+    eventually("the first are saved", || server.rows_of("bob") == 30);
+    let Some(disk) = Fault::inject(&server, test, calls, fault) else { return };
+    send_all(&mut ann, "bob", &numbered("ill", 300));
+    let line = server.wait_for_log("saving failed (try 1)");
+    assert!(line.contains(said) && line.contains("nothing is lost"), "{line}");
+    server.wait_for_log("saving failed (try 2)");
+    send_all(&mut ann, "bob", &numbered("still ill", 30));
+    pair.chat();
+    assert_eq!(server.rows_of("bob"), 30, "what was not committed is not to be seen");
+    disk.end();
+    server.wait_for_log("saving works again");
+    eventually("all are saved", || server.rows_of("bob") == 360);
+    server.kill9();
+    let server = server.restart();
+    let expected = [numbered("well", 30), numbered("ill", 300), numbered("still ill", 30)].concat();
+    assert_eq!(all_texts(&mut server.login("bob")), expected);
+}
+
+#[test]
+fn a_disk_that_cannot_sync_loses_nothing() {
+    nothing_is_lost_while("a_disk_that_cannot_sync_loses_nothing", SYNC, "error=EIO", "disk I/O error");
+}
+
+#[test]
+fn a_disk_that_is_full_loses_nothing() {
+    nothing_is_lost_while("a_disk_that_is_full_loses_nothing", WRITE, "error=ENOSPC", "full");
+}
+
+#[test]
+fn who_comes_back_while_the_disk_is_ill_gets_everything_in_order() {
+    let server = Server::start(|setup| setup.set("save_interval", "100 ms"));
+    let mut ann = server.login("ann");
+    send_all(&mut ann, "bob", &numbered("well", 30));
+    eventually("the first are saved", || server.rows_of("bob") == 30);
+    let test = "who_comes_back_while_the_disk_is_ill_gets_everything_in_order";
+    let Some(disk) = Fault::inject(&server, test, SYNC, "error=EIO") else { return };
+    send_all(&mut ann, "bob", &numbered("ill", 100));
+    server.wait_for_log("saving failed");
+    // Reading works: the first come from disk, the others from memory.
+    let mut bob = server.login("bob");
+    assert_eq!(all_texts(&mut bob), [numbered("well", 30), numbered("ill", 100)].concat());
+    send_all(&mut ann, "bob", &numbered("live", 10));
+    assert_eq!(all_texts(&mut bob), numbered("live", 10));
+    assert!(bob.logout().is_ok());
+    disk.end();
+    eventually("what was read is gone", || server.rows_of("bob") == 0);
+    assert_eq!(all_texts(&mut server.login("bob")), [""; 0]);
+}
+
+/// A server with little memory: 2,000 long messages do not fit.
+fn small_server(memory_wait_timeout: &str) -> Server {
+    Server::start(|setup| {
+        setup.set("max_packet_bytes", "4 KiB").set("max_text_bytes", "3 KiB").set("memory_bytes", "64 KiB");
+        setup.set("save_interval", "100 ms").set("memory_wait_timeout", memory_wait_timeout)
+    })
+}
+
+fn many() -> Vec<String> {
+    (0..600).map(|number| format!("{number:<2000}")).collect()
+}
+
+#[test]
+fn when_memory_is_full_senders_wait_and_others_do_not() {
+    let server = small_server("30 s");
+    let mut pair = Pair::of(&server, "healthy", "happy");
+    let mut ann = server.login("ann");
+    let test = "when_memory_is_full_senders_wait_and_others_do_not";
+    let Some(disk) = Fault::inject(&server, test, SYNC, "error=EIO") else { return };
+    let (done, is_done) = mpsc::channel();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            send_all(&mut ann, "bob", &many());
+            done.send(()).unwrap();
+        });
+        server.wait_for_log("saving failed (try 3)");
+        for _ in 0..20 {
+            pair.chat();
+        }
+        assert_eq!(is_done.try_recv(), Err(mpsc::TryRecvError::Empty), "more was accepted than fits");
+        assert!(server.rss_kib() < 64 * 1024);
+        disk.end();
+        is_done.recv_timeout(PATIENCE).expect("the sender goes on when the disk is well");
+    });
+    assert_eq!(all_texts(&mut server.login("bob")), many());
+}
+
+#[test]
+fn who_waits_for_memory_too_long_is_cut_and_what_was_accepted_arrives() {
+    let server = small_server("500 ms");
+    let mut pair = Pair::of(&server, "healthy", "happy");
+    let mut ann = server.login("ann");
+    let test = "who_waits_for_memory_too_long_is_cut_and_what_was_accepted_arrives";
+    let Some(disk) = Fault::inject(&server, test, SYNC, "error=EIO") else { return };
+    for text in many() {
+        // It is cut somewhere.
+        if ann.send("bob", &text).is_err() {
+            break;
+        }
+    }
+    server.wait_for_log("ann: no memory for its messages within the time limit");
+    expect_close(&mut ann);
+    pair.chat();
+    disk.end();
+    server.wait_for_log("saving works again");
+    let accepted = all_texts(&mut server.login("bob"));
+    assert!((10..100).contains(&accepted.len()), "{} were accepted", accepted.len());
+    assert_eq!(accepted, many()[..accepted.len()]);
+}
+
+#[test]
+fn who_takes_over_from_a_sender_that_waits_does_not_wait() {
+    let server = small_server("30 s");
+    let mut ann = server.login("ann");
+    let test = "who_takes_over_from_a_sender_that_waits_does_not_wait";
+    let Some(disk) = Fault::inject(&server, test, SYNC, "error=EIO") else { return };
+    many().iter().take(200).for_each(|text| ann.queue("bob", text));
+    ann.flush().unwrap();
+    server.wait_for_log("saving failed (try 2)");
+    // A login needs a little memory too, which is not there now.
+    drop(server.connect().timeout(Duration::from_secs(5)).login("ann"));
+    disk.end();
+    server.wait_for_log("saving works again");
+    let mut ann = server.login("ann");
+    ann.roundtrip().unwrap();
+    let accepted = all_texts(&mut server.login("bob"));
+    assert_eq!(accepted, many()[..accepted.len()]);
+}
+
+#[test]
+fn stopping_with_an_ill_disk_ends_and_says_what_is_lost() {
+    let mut server = Server::start(|setup| setup.set("save_interval", "10 s"));
+    send_all(&mut server.login("ann"), "bob", &numbered("ill", 100));
+    let test = "stopping_with_an_ill_disk_ends_and_says_what_is_lost";
+    let Some(_disk) = Fault::inject(&server, test, SYNC, "error=EIO") else { return };
+    let status = server.sigterm();
+    assert_eq!(status.code(), Some(1));
+    server.wait_for_log("100 accepted messages could not be saved and are lost");
+}
+
+/// A file system of a few MiB, unmounted when dropped.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount(test: &str, size: &str) -> Option<SmallDisk> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = mount(&["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "tmpfs"], &dir);
+        if !mounted {
+            skipped(test, "no right to mount a file system");
+            return None;
+        }
+        Some(SmallDisk(dir))
+    }
+
+    fn resize(&self, size: &str) {
+        assert!(mount(&["-o", &format!("remount,size={size}")], &self.0));
+    }
+}
+
+fn mount(options: &[&str], dir: &tempfile::TempDir) -> bool {
+    let done = Command::new("mount").args(options).arg(dir.path()).output();
+    done.is_ok_and(|output| output.status.success())
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a server that is being killed may still hold files.
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).output();
+    }
+}
+
+#[test]
+fn a_really_full_disk_loses_nothing_and_mends_when_there_is_room() {
+    let Some(disk) = SmallDisk::mount("a_really_full_disk_loses_nothing_and_mends_when_there_is_room", "2m") else {
+        return;
+    };
+    let data = disk.0.path().join("data");
+    let server = Server::start(|setup| setup.data(&data).set("save_interval", "100 ms"));
+    let mut pair = Pair::of(&server, "healthy", "happy");
+    let mut ann = server.login("ann");
+    let expected: Vec<String> = (0..3000).map(|number| format!("{number:<2000}")).collect();
+    send_all(&mut ann, "bob", &expected);
+    let line = server.wait_for_log("saving failed (try 2)");
+    assert!(line.contains("full") || line.contains("space"), "{line}");
+    pair.chat();
+    disk.resize("64m");
+    server.wait_for_log("saving works again");
+    eventually("all are saved", || server.rows_of("bob") == 3000);
+    let server = server.restart();
+    assert_eq!(all_texts(&mut server.login("bob")), expected);
+    drop(server);
+    assert!(fs::metadata(data.join("chatserver.db")).is_ok());
+}

@@ -1,0 +1,36 @@
+//! The tests of the running server: the real program, real sockets, one test crate. The modules stand in the order in which a
+//! session lives; the name of a test is the promise that it checks. Read first: `harness.rs`.
+//!
+//! Rules: a server of one's own on port 0 and in a directory of its own; barriers and conditions (`roundtrip`, `wait_for_log`,
+//! `eventually`) instead of sleeps; what is only expected *not* to happen is followed by something that must happen.
+
+mod harness;
+mod wire;
+
+mod connecting;
+mod login;
+
+mod chat;
+mod offline;
+mod takeover;
+
+mod bad_input;
+mod limits;
+
+mod shutdown;
+mod storage;
+
+mod command_line;
+mod log_lines;
+
+mod faults_2014;
+mod recorded;
+
+mod hardening;
+mod hardening_crowd;
+mod hardening_disk;
+mod hardening_limits;
+mod hardening_network;
+mod hardening_slow;
+mod hardening_stress;
+mod network;
