@@ -4,14 +4,14 @@
 //! At any time at most one thread owns the writing side of the socket: a flusher for a few rounds, or the session's writer, which may wait
 //! for this socket and is the only one who does. Whoever has pushed owes a flush.
 //!
-//! The outbox also remembers at which byte each message ended, so that the kernel's count of unacknowledged bytes says which messages
+//! The outbox also remembers at which byte each message ended, so that the kernel's count of acknowledged bytes says which messages
 //! the peer's TCP has acknowledged.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,9 +31,6 @@ const FIRST_CAPACITY: usize = 4096;
 
 /// Messages on their way after which a flush asks the kernel what has been acknowledged, so that memory does not wait for the timer.
 const ASK_AFTER: usize = 256;
-
-/// How long a session that ends waits for a stranger's flush. Past it, messages that the client got may come again.
-const FLUSH_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What a flush found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +70,8 @@ pub struct Outbox {
 struct State {
     pending: Vec<u8>,
     owner: Owner,
+    /// The server ended the connection from outside: the end of the peer's stream says nothing about the peer.
+    is_hung_up: bool,
     /// A message was left in the window for want of room, so the next owner must bring it.
     behind: bool,
     /// A write failed, or the writing side is shut: nothing is taken any more.
@@ -116,6 +115,7 @@ impl Outbox {
         let state = State {
             pending: Vec::new(),
             owner: Owner::Nobody,
+            is_hung_up: false,
             behind: false,
             closed: false,
             fin_sent: false,
@@ -293,10 +293,9 @@ impl Outbox {
     pub fn acknowledged(&self) -> Option<(u64, u64)> {
         let mut state = self.state.lock();
         state.ends.front()?;
-        // `written_bytes` first, then the kernel: what is written in between only makes the answer smaller.
-        let written = state.written_bytes;
-        let unacknowledged = tcp::unacknowledged(&self.socket).ok()?.saturating_sub(u64::from(state.fin_sent));
-        let acknowledged = written.saturating_sub(unacknowledged);
+        // The kernel's own count, not ours of what was written less what is under way: a writer that has just written may not have counted it
+        // yet. Our FIN is a byte more than there is, but no message is so short.
+        let acknowledged = tcp::acknowledged(&self.socket).ok()?;
         let mut newly = None;
         while let Some(&(_, seq)) = state.ends.front().filter(|(end, _)| *end <= acknowledged) {
             newly = Some((seq, newly.map_or(0, |(_, count)| count) + 1));
@@ -333,20 +332,6 @@ impl Outbox {
         }
     }
 
-    /// A flush is under way: what it has written may not be counted yet.
-    pub fn is_flushing(&self) -> bool {
-        self.state.lock().owner == Owner::Flusher
-    }
-
-    /// Waits until no stranger's flush is under way, so that what it has written is counted before acknowledgements are collected a last time. A
-    /// flush never waits for the socket, so this is a matter of microseconds. Call with no lock held, after the session was suspended.
-    pub fn await_flush(&self) {
-        let deadline = Instant::now() + FLUSH_PATIENCE;
-        while self.is_flushing() && Instant::now() < deadline {
-            std::thread::yield_now();
-        }
-    }
-
     /// Says good-bye: nothing is taken any more, and the peer sees the end of the stream after what was written.
     pub fn finish(&self) {
         let mut state = self.state.lock();
@@ -358,7 +343,12 @@ impl Outbox {
 
     /// Ends the connection from outside: its own reader and writer wake up and find it closed. Never blocks.
     pub fn hang_up(&self) {
+        self.state.lock().is_hung_up = true;
         // An error means that it is gone already.
         let _: io::Result<()> = self.socket.shutdown(Shutdown::Both);
+    }
+    /// Whether `hang_up` was called.
+    pub fn is_hung_up(&self) -> bool {
+        self.state.lock().is_hung_up
     }
 }

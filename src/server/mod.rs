@@ -254,18 +254,7 @@ impl Server {
         shared.delivery.agenda.stop();
         let _ = timer.join();
         shared.tally.log_rest();
-        let delivered = shared.delivery.delivered() - acked_before;
-        close_database(shared);
         let LastSave { saved, unsaved } = *last_save.lock();
-        Stopped { delivered, saved, unsaved }
-    }
-}
-
-/// Leaves one file behind. A thread that still has the database open at the end of a stop that was cut short keeps it from being closed; nothing is lost
-/// then either, for the next start takes in the write-ahead log.
-fn close_database(shared: Arc<Shared>) {
-    let delivery = Arc::into_inner(shared).and_then(|shared| Arc::into_inner(shared.delivery));
-    if let Some(Err(error)) = delivery.map(|delivery| delivery.storage.close()) {
-        log::warn!("closing the database: {error}; nothing is lost");
+        Stopped { delivered: shared.delivery.delivered() - acked_before, saved, unsaved }
     }
 }
