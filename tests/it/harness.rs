@@ -271,7 +271,8 @@ impl Server {
         targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
     }
 
-    /// The names of the threads that connections and their writers have, sorted.
+    /// The names of the threads that connections and their writers have, sorted. A thread that was just started has its parent's name: compare with
+    /// the names that are expected, never with an earlier answer.
     pub fn connection_threads(&self) -> Vec<String> {
         let own = ["chatserver", "accept", "timer", "log", "signals", "ctrl-c", "reader"];
         self.threads().into_iter().filter(|name| !own.contains(&name.as_str())).collect()

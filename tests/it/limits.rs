@@ -164,27 +164,27 @@ fn a_full_database_refuses_what_would_have_to_wait_and_lets_the_rest_pass() {
 
 #[test]
 fn a_slow_reader_costs_disk_not_memory_and_gets_everything_in_order() {
-    const MESSAGES: usize = 600;
+    const MESSAGES: usize = 350;
     let server = Server::start(|setup| {
-        setup.set("outbox_bytes", "128 KiB").set("memory_bytes", "4 MiB").set("save_interval", "50 ms")
+        setup.set("outbox_bytes", "128 KiB").set("memory_bytes", "1 MiB").set("save_interval", "50 ms")
     });
     let mut pair = Pair::of(&server, "ann", "eve");
     let mut sender = server.login("sender");
     let mut slow = server.login("slow");
     // One wave through everything, so that the buffers have their size.
     let text = |number: usize| format!("{number} {}", "x".repeat(20_000));
-    let wave: Vec<String> = (0..100).map(text).collect();
+    let wave: Vec<String> = (0..60).map(text).collect();
     send_all(&mut sender, "slow", &wave);
-    assert!(texts(&mut slow, 100) == wave);
+    assert!(texts(&mut slow, 60) == wave);
     slow.ping().unwrap();
     let before = server.rss_kib();
     let sent: Vec<String> = (0..MESSAGES).map(text).collect();
-    for part in sent.chunks(100) {
+    for part in sent.chunks(50) {
         send_all(&mut sender, "slow", part);
         pair.chat();
     }
     let grown = server.rss_kib().saturating_sub(before);
-    assert!(grown < 8 * 1024, "12 MB sent to one who does not read: {grown} KiB more");
+    assert!(grown < 4 * 1024, "7 MB sent to one who does not read: {grown} KiB more");
     for text in &sent {
         assert!(next(&mut slow).text == *text);
     }
