@@ -227,11 +227,6 @@ impl Server {
         self.setup.data.clone().unwrap_or_else(|| self.dir.path().join("data"))
     }
 
-    /// The test's own directory, for other files than the server's.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
     /// The way in for a client; a waiting client gives up before a test's patience does.
     pub fn connect(&self) -> Connect {
         Client::connect(self.addr.as_str(), PUBLISHED_KEY).timeout(PATIENCE)
@@ -267,6 +262,19 @@ impl Server {
     /// Open file descriptors.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(self.proc("fd")).unwrap().count()
+    }
+
+    /// Open sockets: of connections, and the one that listens.
+    pub fn sockets(&self) -> usize {
+        let descriptors = std::fs::read_dir(self.proc("fd")).unwrap();
+        let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+    }
+
+    /// The names of the threads that connections and their writers have, sorted.
+    pub fn connection_threads(&self) -> Vec<String> {
+        let own = ["chatserver", "accept", "timer", "log", "signals", "ctrl-c", "reader"];
+        self.threads().into_iter().filter(|name| !own.contains(&name.as_str())).collect()
     }
 
     /// The names of the threads, sorted.
