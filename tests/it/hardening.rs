@@ -78,6 +78,13 @@ impl Holdings {
     }
 }
 
+/// Waits until the server holds again what it held at rest.
+#[track_caller]
+pub fn until_at_rest(server: &Server, at_rest: &Holdings) {
+    let is_at_rest = happens_within(PATIENCE, || Holdings::of(server) == *at_rest);
+    assert!(is_at_rest, "at rest it was {at_rest:?}, now it is {:?}", Holdings::of(server));
+}
+
 /// Numbers that look random and are the same in each run (SplitMix64).
 pub struct Dice(pub u64);
 

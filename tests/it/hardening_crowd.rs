@@ -41,13 +41,12 @@ fn twenty_thousand_who_come_and_go_leave_nothing_behind() {
         });
     };
     let at_rest = Holdings::of(&server);
-    let is_at_rest = || Holdings::of(&server) == at_rest;
     // What the allocator keeps for so many threads at a time is not counted twice.
     come_and_go(ROUNDS / 10);
-    eventually("the first are gone", is_at_rest);
+    until_at_rest(&server, &at_rest);
     let before_kib = server.rss_kib();
     come_and_go(ROUNDS);
-    eventually("all are gone: threads and descriptors are back", is_at_rest);
+    until_at_rest(&server, &at_rest);
     let grown_kib = server.rss_kib().saturating_sub(before_kib);
     assert!(grown_kib <= 2048, "{grown_kib} KiB more after {ROUNDS} connections");
     // Had one in 300 of them not been counted out, nobody would be let in.
@@ -169,7 +168,7 @@ fn nonsense_ends_its_own_connection_only() {
         }
     }
     pair.chat();
-    eventually("all are gone", || Holdings::of(&server) == at_rest);
+    until_at_rest(&server, &at_rest);
     assert_eq!(server.log(), "", "nothing here is the server's own fault");
 }
 

@@ -75,7 +75,7 @@ fn a_thread_that_cannot_be_started_costs_one_connection() {
     late.roundtrip().unwrap();
     drop(late);
     pair.chat();
-    eventually("nothing is left of them", || Holdings::of(&server) == before);
+    until_at_rest(&server, &before);
 }
 
 #[test]
