@@ -27,8 +27,10 @@ check:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
 
-demo: all
-	tests/demo.sh $(BINARY)
+# BIN=target/debug/chatserver shows another program than the release one, as it is.
+BIN ?= $(BINARY)
+demo: $(if $(filter $(BINARY),$(BIN)),all)
+	tests/demo.sh $(BIN)
 
 # Built only if it is missing: root, who installs, often has no cargo.
 $(BINARY):
@@ -59,6 +61,7 @@ help:
 	@echo "make run         build it and start the server on 127.0.0.1:8989, its files in ./data"
 	@echo "                 (ARGS=\"--listen 127.0.0.1:0\" passes flags on)"
 	@echo "make demo        a server, two users, a live and an offline message, explained; ends by itself"
+	@echo "                 (BIN=target/debug/chatserver shows that program, without building)"
 	@echo "make test        all tests"
 	@echo "make check       format and lints, as a change must pass them"
 	@echo "make install     program to PREFIX/bin, documents to PREFIX/share/doc/chatserver, configuration to"

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,9 +31,6 @@ const FIRST_CAPACITY: usize = 4096;
 
 /// Messages on their way after which a flush asks the kernel what has been acknowledged, so that memory does not wait for the timer.
 const ASK_AFTER: usize = 256;
-
-/// How long a session that ends waits for a stranger's flush. Past it, messages that the client got may come again.
-const FLUSH_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What a flush found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +70,8 @@ pub struct Outbox {
 struct State {
     pending: Vec<u8>,
     owner: Owner,
+    /// The server ended the connection from outside: the end of the peer's stream says nothing about the peer.
+    is_hung_up: bool,
     /// A message was left in the window for want of room, so the next owner must bring it.
     behind: bool,
     /// A write failed, or the writing side is shut: nothing is taken any more.
@@ -116,6 +115,7 @@ impl Outbox {
         let state = State {
             pending: Vec::new(),
             owner: Owner::Nobody,
+            is_hung_up: false,
             behind: false,
             closed: false,
             fin_sent: false,
@@ -332,15 +332,6 @@ impl Outbox {
         }
     }
 
-    /// Waits until no stranger's flush is under way, so that what it has written is counted before acknowledgements are collected a last time. A
-    /// flush never waits for the socket, so this is a matter of microseconds. Call with no lock held, after the session was suspended.
-    pub fn await_flush(&self) {
-        let deadline = Instant::now() + FLUSH_PATIENCE;
-        while self.state.lock().owner == Owner::Flusher && Instant::now() < deadline {
-            std::thread::yield_now();
-        }
-    }
-
     /// Says good-bye: nothing is taken any more, and the peer sees the end of the stream after what was written.
     pub fn finish(&self) {
         let mut state = self.state.lock();
@@ -352,7 +343,12 @@ impl Outbox {
 
     /// Ends the connection from outside: its own reader and writer wake up and find it closed. Never blocks.
     pub fn hang_up(&self) {
+        self.state.lock().is_hung_up = true;
         // An error means that it is gone already.
         let _: io::Result<()> = self.socket.shutdown(Shutdown::Both);
+    }
+    /// Whether `hang_up` was called.
+    pub fn is_hung_up(&self) -> bool {
+        self.state.lock().is_hung_up
     }
 }

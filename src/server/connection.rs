@@ -211,6 +211,8 @@ impl Connection {
         match &self.peer.session {
             Some(session) if session.is_closed() => Ending::Replaced,
             _ if self.shared.is_stopping() => Ending::Stopping,
+            // Not a leave-taking: what TCP acknowledged and the client has not read must come again.
+            Some(session) if session.outbox.is_hung_up() => Ending::HungUp,
             _ => Ending::Fin,
         }
     }
@@ -245,17 +247,22 @@ impl Connection {
 
     /// Ends the session; gives the number of messages that wait for the user, unless somebody else has taken over.
     fn end_session(&mut self, session: &Arc<Session>, ending: &Ending) -> Option<u64> {
+        let took_leave = matches!(ending, Ending::Fin | Ending::Logout);
+        session.mailbox.suspend(session, took_leave);
         session.close();
-        session.mailbox.suspend(session, matches!(ending, Ending::Fin | Ending::Logout));
         match ending {
             Ending::Stopping => self.settle(session),
             Ending::Logout | Ending::Protocol(_) | Ending::Idle | Ending::PacketTimeout | Ending::NoRoom => {
                 session.outbox.finish();
                 self.discard_until(Instant::now() + LINGER_TIMEOUT);
             }
-            Ending::Fin | Ending::Lost(_) | Ending::Replaced | Ending::Refused(_) | Ending::LoginTimeout => {}
+            Ending::Fin
+            | Ending::Lost(_)
+            | Ending::HungUp
+            | Ending::Replaced
+            | Ending::Refused(_)
+            | Ending::LoginTimeout => {}
         }
-        session.outbox.await_flush();
         session.mailbox.detach(session, self.shared.delivery.now(), &self.shared.delivery)
     }
 

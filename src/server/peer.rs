@@ -22,6 +22,9 @@ pub enum Ending {
     /// The connection broke.
     #[error("connection lost: {0}")]
     Lost(String),
+    /// Its writer gave it up: it took nothing, or there was no thread to write to it.
+    #[error("hung up on")]
+    HungUp,
     /// Another login of the same user took over.
     #[error("replaced by another login")]
     Replaced,

@@ -313,7 +313,8 @@ impl Mailbox {
     }
 
     /// Makes `session` the present one, in one section with its login answer and with everything that can be handed over from memory. The session
-    /// that was present is closed by the caller before. `Err`: another login was faster, and its session must be closed first.
+    /// that was present is closed by the caller before. `Err`: another login was faster, and its session must be closed first; or it is closed
+    /// and what was written to it is not counted yet.
     pub fn attach(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -360,14 +361,11 @@ impl Mailbox {
         self.state.lock().collect_acks(delivery);
     }
 
-    /// The session begins to end: nothing more is handed to it, but what its client's TCP acknowledges still counts. `took_leave`: the client
-    /// ended it with FIN or a logout, so that has been read too, also when the user's next login comes before `detach`.
+    /// The session begins to end: nothing more is handed to it, but what its client's TCP acknowledges still counts. `took_leave`: it ends with
+    /// FIN or a logout, so what TCP acknowledges has been read; said before the client is told, for it may log in again before `detach`.
     pub fn suspend(&self, session: &Session, took_leave: bool) {
         if let Some(present) = self.state.lock().present(session) {
-            present.is_ending = true;
-            if took_leave {
-                present.took_leave();
-            }
+            present.suspend(took_leave);
         }
     }
 

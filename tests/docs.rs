@@ -1,0 +1,372 @@
+//! The documents are checked like code: what they quote, list or explain byte by byte is compared with where it comes from.
+//!
+//! A test that fails prints the text that the document should have; `UPDATE_DOCS=1 cargo test --test docs` writes it there.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write as _;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+
+use chatserver::config::{self, Config};
+use chatserver::protocol::{Cipher, Frame, NameError, PUBLISHED_KEY, PacketType, ProtocolError};
+use chatserver::server::Server;
+
+const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "PROTOCOL.md", "CHANGELOG.md"];
+
+fn read(name: &str) -> String {
+    fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Where in `text` the section between `<!-- NAME: begin -->` and `<!-- NAME: end -->` is.
+fn span(document: &str, text: &str, name: &str) -> Range<usize> {
+    let mark = |which| format!("<!-- {name}: {which} -->\n");
+    let begin = text.find(&mark("begin")).unwrap_or_else(|| panic!("{document} has no section {name}"));
+    let begin = begin + mark("begin").len();
+    let length = text[begin..].find(&mark("end")).unwrap_or_else(|| panic!("{document}: {name} has no end"));
+    begin..begin + length
+}
+
+fn section(document: &str, name: &str) -> String {
+    let text = read(document);
+    text[span(document, &text, name)].to_owned()
+}
+
+/// The section must be `expected`, with a blank line on either side.
+#[track_caller]
+fn assert_current(document: &str, name: &str, expected: &str) {
+    static WRITING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = WRITING.lock();
+    let expected = format!("\n{}\n\n", expected.trim());
+    let mut text = read(document);
+    let span = span(document, &text, name);
+    if text[span.clone()] != expected && std::env::var_os("UPDATE_DOCS").is_some() {
+        text.replace_range(span, &expected);
+        return fs::write(root().join(document), text).unwrap();
+    }
+    assert!(text[span] == expected, "{document}, section {name}, should be:\n{expected}");
+}
+
+#[test]
+fn the_readme_quotes_the_python_client() {
+    let client = read("examples/client.py");
+    assert!(client.lines().count() <= 40, "the client is advertised with at most 40 lines");
+    assert_current("README.md", "client", &format!("```python\n{client}```"));
+}
+
+#[test]
+fn the_readme_lists_the_settings() {
+    assert_current("README.md", "settings", &config::markdown());
+}
+
+#[test]
+fn the_session_is_the_recorded_one() {
+    let recorded = |direction| fs::read(root().join(format!("tests/data/all-types-python.{direction}.bin"))).unwrap();
+    let (client, server) = (recorded("client-to-server"), recorded("server-to-client"));
+    // In the order in which they went over the wire.
+    let (client, server) = (packets(&client), packets(&server));
+    let order = [
+        ("client → server", client[0]),
+        ("server → client", server[0]),
+        ("client → server", client[1]),
+        ("client → server", client[2]),
+        ("server → client", server[1]),
+        ("client → server", client[3]),
+    ];
+    assert_eq!((client.len(), server.len()), (4, 2));
+    for (index, (direction, packet)) in order.iter().enumerate() {
+        let name = format!("packet {}", index + 1);
+        assert_current("PROTOCOL.md", &name, &format!("```text\n{}```", explained(direction, *packet)));
+    }
+    let login = opened(client[0]);
+    assert_current("PROTOCOL.md", "varint", &format!("```text\n{}```", varint_explained(&login[10..15])));
+}
+
+fn packets(mut stream: &[u8]) -> Vec<Frame<'_>> {
+    let mut frames = Vec::new();
+    while let Some(frame) = Frame::parse(stream, 65_536).unwrap() {
+        stream = &stream[frame.packet.len()..];
+        frames.push(frame);
+    }
+    assert!(stream.is_empty());
+    frames
+}
+
+fn opened(frame: Frame<'_>) -> Vec<u8> {
+    let mut scratch = Vec::new();
+    Cipher::new(PUBLISHED_KEY).unwrap().open(frame.body(), &mut scratch).unwrap().to_vec()
+}
+
+/// A packet as the document shows it: header, ciphertext, plaintext field by field, padding.
+fn explained(direction: &str, frame: Frame<'_>) -> String {
+    let kind = PacketType::parse(frame.kind).unwrap();
+    let plain = opened(frame);
+    let mut out = format!("{direction}, {} bytes\n", frame.packet.len());
+    line(&mut out, &frame.packet[..4], &format!("length: {}", frame.packet.len()));
+    line(&mut out, &frame.packet[4..8], &format!("type: {}, {}", frame.kind, kind.name()));
+    for (index, block) in frame.body().chunks(16).enumerate() {
+        line(&mut out, block, &format!("encrypted body, block {}", index + 1));
+    }
+    out.push_str("the body, decrypted:\n");
+    let mut rest = &plain[..];
+    while !rest.is_empty() {
+        let (number, length, value) = field(rest);
+        line(&mut out, &rest[..length], &format!("{number}: {} = {value}", field_name(kind, number)));
+        rest = &rest[length..];
+    }
+    let padding = frame.body().len() - plain.len();
+    line(&mut out, &vec![padding as u8; padding], &format!("padding: {padding} × {padding:#04x}"));
+    out
+}
+
+/// Bytes in lines of 16, and their meaning behind the last.
+fn line(out: &mut String, bytes: &[u8], meaning: &str) {
+    let lines: Vec<&[u8]> = bytes.chunks(16).collect();
+    for (index, bytes) in lines.iter().enumerate() {
+        let hex = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+        let meaning = if index + 1 == lines.len() { meaning } else { "" };
+        writeln!(out, "{}", format!("  {hex:47}  {meaning}").trim_end()).unwrap();
+    }
+}
+
+/// A protobuf reader of its own, of a few lines: field number, length in bytes, and the value in words.
+fn field(bytes: &[u8]) -> (u8, usize, String) {
+    let (number, rest) = (bytes[0] >> 3, &bytes[1..]);
+    match bytes[0] & 7 {
+        0 => {
+            let (value, length) = varint(rest);
+            (number, 1 + length, value.to_string())
+        }
+        2 => {
+            let length = usize::from(rest[0]);
+            let text = std::str::from_utf8(&rest[1..=length]).unwrap();
+            (number, 2 + length, format!("{text:?}, {length} bytes"))
+        }
+        5 => (number, 5, f32::from_le_bytes(rest[..4].try_into().unwrap()).to_string()),
+        other => panic!("wire type {other}"),
+    }
+}
+
+fn varint(bytes: &[u8]) -> (u64, usize) {
+    let length = bytes.iter().position(|byte| byte & 0x80 == 0).unwrap() + 1;
+    (bytes[..length].iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f)), length)
+}
+
+fn varint_explained(bytes: &[u8]) -> String {
+    assert_eq!(varint(bytes).1, bytes.len());
+    let mut out = String::new();
+    for byte in bytes {
+        let more = if byte & 0x80 == 0 { "the last byte" } else { "more follow" };
+        writeln!(out, "{byte:02x} = {} {:07b}   {more}", byte >> 7, byte & 0x7f).unwrap();
+    }
+    let bits = bytes.iter().rev().map(|byte| format!("{:07b}", byte & 0x7f)).collect::<Vec<_>>().join(" ");
+    writeln!(out, "{bits} = {}", varint(bytes).0).unwrap();
+    out
+}
+
+/// The fields of proto/chat.proto: message, number, type, name.
+fn proto_fields() -> Vec<(String, u8, String, String)> {
+    let (mut message, mut fields) = (String::new(), Vec::new());
+    for line in read("proto/chat.proto").lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["message", name, "{"] => message = name.to_owned(),
+            ["required", kind, name, "=", number] => {
+                let number = number.trim_end_matches(';').parse().unwrap();
+                fields.push((message.clone(), number, kind.to_owned(), name.to_owned()));
+            }
+            _ => {}
+        }
+    }
+    fields
+}
+
+fn field_name(kind: PacketType, number: u8) -> String {
+    let message = kind.name().replace("PK_", "Pb");
+    let fields = proto_fields();
+    let found = fields.iter().find(|field| field.0 == message && field.1 == number);
+    found.unwrap_or_else(|| panic!("{message} has no field {number}")).3.clone()
+}
+
+#[test]
+fn the_messages_are_those_of_the_proto_file() {
+    let document = read("PROTOCOL.md");
+    for kind in (1..=5).map(|kind| PacketType::parse(kind).unwrap()) {
+        let message = kind.name().replace("PK_", "Pb");
+        let fields: Vec<String> = proto_fields()
+            .into_iter()
+            .filter(|field| field.0 == message)
+            .map(|(_, number, kind, name)| format!("{number}: {kind} {name}"))
+            .collect();
+        let row = format!("| {} | {} |", kind as u32, kind.name());
+        let line = document.lines().find(|line| line.starts_with(&row)).unwrap_or_else(|| panic!("no row {row}"));
+        assert!(line.ends_with(&format!("| {} |", fields.join(" · "))), "{line}\nshould have {fields:?}");
+    }
+}
+
+#[test]
+fn the_table_of_bad_input_has_every_sentence_of_the_log() {
+    let table = section("PROTOCOL.md", "bad input");
+    let refusals = [
+        ProtocolError::TooShort { length: 7 },
+        ProtocolError::TooLong { length: 65_537, max: 65_536 },
+        ProtocolError::OtherProtocol { protocol: "HTTP" },
+        ProtocolError::Unaligned { length: 17 },
+        ProtocolError::BadBody,
+        ProtocolError::UnknownType { kind: 9 },
+        ProtocolError::WrongDirection { kind: 2 },
+        ProtocolError::NotLoggedIn { kind: 5 },
+        ProtocolError::SecondLogin,
+        ProtocolError::ForgedSender,
+    ];
+    for error in &refusals {
+        match error {
+            // A new variant does not compile here before it is in the list above, and so in the table.
+            ProtocolError::TooShort { .. }
+            | ProtocolError::TooLong { .. }
+            | ProtocolError::OtherProtocol { .. }
+            | ProtocolError::Unaligned { .. }
+            | ProtocolError::BadBody
+            | ProtocolError::UnknownType { .. }
+            | ProtocolError::WrongDirection { .. }
+            | ProtocolError::NotLoggedIn { .. }
+            | ProtocolError::SecondLogin
+            | ProtocolError::ForgedSender => assert!(table.contains(&format!("`{error}`")), "missing: `{error}`"),
+        }
+    }
+    for error in [NameError::Empty, NameError::TooLong { bytes: 129 }, NameError::Invisible('\u{202e}')] {
+        assert!(table.contains(&format!("`login refused: {error}`")), "missing: {error}");
+    }
+    assert!(table.contains(&format!("`login refused: {}`", NameError::SpaceAtEnds)));
+    let handler = read("src/server/handlers/chat.rs");
+    let calls: Vec<&str> = handler.split("dropped(peer, ").skip(1).collect();
+    assert_eq!(calls.len(), 4);
+    for call in calls {
+        let why = call.split('"').nth(1).expect("a reason");
+        assert!(table.contains(&format!("`message dropped: {why} (")), "missing: {why}");
+    }
+}
+
+#[test]
+fn the_timeouts_have_their_sentences_of_the_log() {
+    let table = section("PROTOCOL.md", "timeouts");
+    let source = read("src/server/peer.rs");
+    for ending in ["no login within", "silent for too long", "a packet was begun", "no memory for its messages"] {
+        let sentence = source.split('"').find(|literal| literal.starts_with(ending)).expect(ending);
+        assert!(table.contains(&format!("`{sentence}`")), "missing: {sentence}");
+    }
+}
+
+/// Words in backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.starts_with("```")).flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+#[test]
+fn files_that_the_documents_name_exist() {
+    let roots = ["src/", "tests/", "examples/", "proto/", "data/chatserver.toml", ".ci/"];
+    let mut found = 0;
+    for document in DOCUMENTS {
+        for word in quoted(&read(document)).filter(|word| roots.iter().any(|root| word.starts_with(root))) {
+            assert!(root().join(word).exists(), "{document} names {word}, which does not exist");
+            found += 1;
+        }
+    }
+    assert!(found > 20, "only {found} names were recognised");
+}
+
+fn sources() -> Vec<(PathBuf, String)> {
+    let (mut found, mut directories) = (Vec::new(), vec![root().join("src")]);
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(root()).unwrap().to_owned(), text));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn functions_that_the_architecture_names_exist() {
+    let sources = sources();
+    let mut found = 0;
+    for word in quoted(&read("ARCHITECTURE.md")) {
+        let Some((room, function)) = word.split_once("::") else { continue };
+        assert!(!function.contains("::"), "{word}: write it as Type::function or file::function");
+        let is_there = sources.iter().any(|(path, text)| {
+            let is_room = path.file_stem().is_some_and(|stem| stem == room)
+                || [format!("struct {room}"), format!("enum {room}")].iter().any(|item| text.contains(item.as_str()));
+            is_room
+                && [format!("fn {function}("), format!("fn {function}<")]
+                    .iter()
+                    .any(|item| text.contains(item.as_str()))
+        });
+        assert!(is_there, "ARCHITECTURE.md names {word}, which does not exist");
+        found += 1;
+    }
+    assert!(found > 20, "only {found} names were recognised");
+}
+
+#[test]
+fn every_lock_is_in_the_architecture() {
+    let table = section("ARCHITECTURE.md", "locks");
+    for (path, text) in sources() {
+        let path = path.to_str().unwrap();
+        if text.contains("// lock:") || (text.contains("Mutex<") && !path.ends_with("tests.rs")) {
+            assert!(table.contains(&format!("`{path}`")), "{path} has a lock that the table does not name");
+        }
+    }
+}
+
+/// The client of the README, as its reader runs it, against a real server.
+#[test]
+fn the_python_client_writes_to_itself() {
+    let Some(python) = python() else {
+        let _ = writeln!(
+            std::io::stderr(),
+            "skipped: the_python_client_writes_to_itself: no python3 with the package cryptography"
+        );
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config { listen: "127.0.0.1:0".parse().unwrap(), data: dir.path().to_owned(), ..Config::default() };
+    let server = Server::start(config).unwrap();
+    let port = server.local_addr().port().to_string();
+    let client = root().join("examples/client.py");
+    let text = "hello, 世界 🌍";
+    let output = Command::new(python)
+        .arg(client)
+        .args(["127.0.0.1", &port, "alice", "alice", text])
+        .env("PYTHONIOENCODING", "utf-8")
+        .output()
+        .unwrap();
+    let (out, errors) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{errors}");
+    let lines: Vec<&str> = out.lines().collect();
+    assert!(lines[0].starts_with("(2, {1: 1, 2: 'welcome', 3: "), "{out}");
+    assert!(lines[1].starts_with(&format!("(5, {{1: 'alice', 2: 'alice', 3: '{text}', 4: ")), "{out}");
+    assert_eq!(lines.len(), 2, "{out}");
+    server.stop();
+}
+
+/// A Python that can run the client. `PYTHON` names one; the system's own may have the package where the first in PATH has not.
+fn python() -> Option<String> {
+    let named = std::env::var("PYTHON").ok();
+    let candidates = named.into_iter().chain(["python3".to_owned(), "/usr/bin/python3".to_owned()]);
+    let runs = |python: &String| {
+        let imported = Command::new(python).args(["-c", "import cryptography"]).output();
+        imported.is_ok_and(|output| output.status.success())
+    };
+    candidates.into_iter().find(runs)
+}
