@@ -345,7 +345,8 @@ impl Outbox {
     }
 
     /// Waits until no stranger's flush and no `send` of the writer is under way, so that what they have written is counted before
-    /// acknowledgements are collected a last time. Neither waits for the socket, so this is a matter of microseconds. Call with no lock held, after the session was suspended.
+    /// acknowledgements are collected a last time. Neither waits for the socket, so this is a matter of microseconds. Call with no lock held,
+    /// after the session was suspended.
     pub fn await_flush(&self) {
         let deadline = Instant::now() + FLUSH_PATIENCE;
         let is_under_way = || {

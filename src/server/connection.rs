@@ -247,13 +247,9 @@ impl Connection {
 
     /// Ends the session; gives the number of messages that wait for the user, unless somebody else has taken over.
     fn end_session(&mut self, session: &Arc<Session>, ending: &Ending) -> Option<u64> {
-        let took_leave = matches!(ending, Ending::Fin | Ending::Logout);
-        session.mailbox.suspend(session, took_leave);
-        session.close();
-<<<<<<< HEAD
-=======
+        // Before it is closed, for from then on another login may take over.
         session.mailbox.suspend(session, matches!(ending, Ending::Fin | Ending::Logout));
->>>>>>> main
+        session.close();
         match ending {
             Ending::Stopping => self.settle(session),
             Ending::Logout | Ending::Protocol(_) | Ending::Idle | Ending::PacketTimeout | Ending::NoRoom => {

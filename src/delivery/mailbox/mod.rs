@@ -360,13 +360,6 @@ impl Mailbox {
         self.state.lock().collect_acks(delivery);
     }
 
-<<<<<<< HEAD:src/delivery/mailbox.rs
-    /// The session begins to end: nothing more is handed to it, but what its client's TCP acknowledges still counts. `took_leave`: it ends with
-    /// FIN or a logout, so what TCP acknowledges has been read; said before the client is told, for it may log in again before `detach`.
-    pub fn suspend(&self, session: &Session, took_leave: bool) {
-        if let Some(present) = self.state.lock().present(session) {
-            present.suspend(took_leave);
-=======
     /// The session begins to end: nothing more is handed to it, but what its client's TCP acknowledges still counts. `took_leave`: the client
     /// ended it with FIN or a logout, so that has been read too, also when the user's next login comes before `detach`.
     pub fn suspend(&self, session: &Session, took_leave: bool) {
@@ -375,7 +368,6 @@ impl Mailbox {
             if took_leave {
                 present.took_leave();
             }
->>>>>>> main:src/delivery/mailbox/mod.rs
         }
     }
 

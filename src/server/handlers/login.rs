@@ -33,23 +33,14 @@ fn log_in(peer: &mut Peer, name: &str) -> Result<(), String> {
     let mut present = mailbox.present();
     let attached = loop {
         if let Some(present) = present {
-            // When `close` returns nothing of the old session is executed any more. Then it can be replaced; also one that is ending by itself.
+            // When `close` returns nothing of the old session is executed any more. Then it can be replaced; also one that ends by itself.
             present.close();
             mailbox.suspend(&present, false);
             present.outbox.await_flush();
         }
         match mailbox.attach(&session, &answer, peer.now, delivery) {
             Ok(attached) => break attached,
-<<<<<<< HEAD
             Err(faster) => present = Some(faster),
-=======
-            // When `close` returns nothing of the old session is executed any more. Then it can be replaced.
-            Err(present) => {
-                present.close();
-                mailbox.suspend(&present, false);
-                present.outbox.await_flush();
-            }
->>>>>>> main
         }
     };
     peer.session = Some(session.clone());
