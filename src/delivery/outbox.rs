@@ -4,7 +4,7 @@
 //! At any time at most one thread owns the writing side of the socket: a flusher for a few rounds, or the session's writer, which may wait
 //! for this socket and is the only one who does. Whoever has pushed owes a flush.
 //!
-//! The outbox also remembers at which byte each message ended, so that the kernel's count of unacknowledged bytes says which messages
+//! The outbox also remembers at which byte each message ended, so that the kernel's count of acknowledged bytes says which messages
 //! the peer's TCP has acknowledged.
 
 use std::collections::VecDeque;
@@ -304,10 +304,9 @@ impl Outbox {
     pub fn acknowledged(&self) -> Option<(u64, u64)> {
         let mut state = self.state.lock();
         state.ends.front()?;
-        // `written_bytes` first, then the kernel: what is written in between only makes the answer smaller.
-        let written = state.written_bytes;
-        let unacknowledged = tcp::unacknowledged(&self.socket).ok()?.saturating_sub(u64::from(state.fin_sent));
-        let acknowledged = written.saturating_sub(unacknowledged);
+        // The kernel's own count, not ours of what was written less what is under way: a writer that has just written may not have counted it
+        // yet. Our FIN is a byte more than there is, but no message is so short.
+        let acknowledged = tcp::acknowledged(&self.socket).ok()?;
         let mut newly = None;
         while let Some(&(_, seq)) = state.ends.front().filter(|(end, _)| *end <= acknowledged) {
             newly = Some((seq, newly.map_or(0, |(_, count)| count) + 1));
@@ -344,16 +343,18 @@ impl Outbox {
         }
     }
 
-    /// Waits until no stranger's flush and no `send` of the writer is under way, so that what they have written is counted before
-    /// acknowledgements are collected a last time. Neither waits for the socket, so this is a matter of microseconds. Call with no lock held,
-    /// after the session was suspended.
+    /// A flush or a `send` of the writer is under way: what it has written may not be counted yet.
+    pub fn is_flushing(&self) -> bool {
+        let state = self.state.lock();
+        state.owner == Owner::Flusher || state.is_sending
+    }
+
+    /// Waits until nothing is under way, so that all that was written is counted before acknowledgements are collected a last time. Neither a
+    /// flush nor a `send` of the writer waits for the socket, so this is a matter of microseconds. Call with no lock held, after the session
+    /// was suspended.
     pub fn await_flush(&self) {
         let deadline = Instant::now() + FLUSH_PATIENCE;
-        let is_under_way = || {
-            let state = self.state.lock();
-            state.owner == Owner::Flusher || state.is_sending
-        };
-        while is_under_way() && Instant::now() < deadline {
+        while self.is_flushing() && Instant::now() < deadline {
             std::thread::yield_now();
         }
     }

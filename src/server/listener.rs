@@ -86,7 +86,7 @@ fn welcome(shared: &Arc<Shared>, id: u64, socket: TcpStream, address: SocketAddr
     };
     log::debug!("c{id}: {address}: connected");
     let socket = Arc::new(socket);
-    let place = shared.connections.add(id, socket.clone(), shared.clone());
+    let place = shared.connections.add(id, socket.clone());
     let connection = Connection::new(shared.clone(), id, socket, address, ticket);
     let served = threads::spawn(&format!("c{id}"), limits::STACK_BYTES, move || {
         let _place = place;

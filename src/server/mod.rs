@@ -66,7 +66,7 @@ pub struct Shared {
     cipher: Cipher,
     delivery: Arc<Delivery>,
     admission: Arc<Admission>,
-    connections: Connections,
+    connections: Arc<Connections>,
     writers: Writers,
     tally: Tally,
     is_stopping: AtomicBool,
@@ -99,16 +99,17 @@ struct Connections {
     closed: Condvar,
 }
 
-/// A connection's place among the open ones; dropping it gives it back.
+/// A connection's place among the open ones; dropping it gives it back. It is the last thing that a connection's thread lets go of, and holds nothing else
+/// of the server.
 struct Place {
     id: u64,
-    shared: Arc<Shared>,
+    connections: Arc<Connections>,
 }
 
 impl Connections {
-    fn add(&self, id: u64, socket: Arc<TcpStream>, shared: Arc<Shared>) -> Place {
+    fn add(self: &Arc<Self>, id: u64, socket: Arc<TcpStream>) -> Place {
         self.open.lock().insert(id, socket);
-        Place { id, shared }
+        Place { id, connections: self.clone() }
     }
 
     fn shut(&self, how: Shutdown) {
@@ -128,10 +129,10 @@ impl Connections {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self.shared.connections.open.lock();
+        let mut open = self.connections.open.lock();
         open.remove(&self.id);
         if open.is_empty() {
-            self.shared.connections.closed.notify_all();
+            self.connections.closed.notify_all();
         }
     }
 }
@@ -196,7 +197,7 @@ impl Server {
                 strangers_per_address: config.max_strangers_per_address,
                 exempt: config.exempt_addresses.clone(),
             }),
-            connections: Connections::default(),
+            connections: Arc::default(),
             writers: Writers::new(config.max_writers),
             tally: Tally::default(),
             is_stopping: AtomicBool::new(false),
@@ -235,15 +236,15 @@ impl Server {
 
     /// Stops accepting, executes what has arrived, delivers what is in the outboxes up to `shutdown_timeout`, saves the rest, closes the database.
     pub fn stop(self) -> Stopped {
-        let shared = &self.shared;
+        let Server { shared, listener, accept, timer, last_save, .. } = self;
         let deadline = Instant::now() + shared.config.shutdown_timeout;
         let acked_before = shared.delivery.delivered();
         *shared.stop_deadline.lock() = Some(deadline);
         shared.is_stopping.store(true, SeqCst);
         shared.stopped.notify_all();
         // On Linux this wakes a thread that waits in accept.
-        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
-        let _ = self.accept.join();
+        let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+        let _ = accept.join();
         shared.connections.shut(Shutdown::Read);
         if shared.connections.wait_until_closed(deadline) > 0 {
             shared.connections.shut(Shutdown::Both);
@@ -251,13 +252,9 @@ impl Server {
         }
         shared.delivery.stop();
         shared.delivery.agenda.stop();
-        let _ = self.timer.join();
+        let _ = timer.join();
         shared.tally.log_rest();
-        let last_save = *self.last_save.lock();
-        Stopped {
-            delivered: shared.delivery.delivered() - acked_before,
-            saved: last_save.saved,
-            unsaved: last_save.unsaved,
-        }
+        let LastSave { saved, unsaved } = *last_save.lock();
+        Stopped { delivered: shared.delivery.delivered() - acked_before, saved, unsaved }
     }
 }

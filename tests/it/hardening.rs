@@ -60,7 +60,7 @@ impl Drop for Fault {
     }
 }
 
-/// What a server holds for its connections. (Other descriptors are files: the database's readers come and stay.)
+/// What a server holds for its connections. The database's readers, threads and files, come when they are needed and stay.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Holdings {
     sockets: usize,
@@ -73,7 +73,8 @@ impl Holdings {
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
         let targets = descriptors.filter_map(|descriptor| std::fs::read_link(descriptor.ok()?.path()).ok());
         let sockets = targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count();
-        Holdings { sockets, threads: server.threads() }
+        let threads = server.threads().into_iter().filter(|name| name != "reader").collect();
+        Holdings { sockets, threads }
     }
 }
 

@@ -23,11 +23,9 @@ fn an_accept_that_fails_is_one_log_line_and_the_next_connections_are_served() {
     // The kernel takes them; the server does not get to see them yet.
     let waiting: Vec<TcpStream> = (0..10).map(|_| server.socket()).collect();
     server.wait_for_log("accept: ");
-    let before = server.cpu();
     for _ in 0..50 {
         pair.chat();
     }
-    assert!(server.cpu() >= before);
     assert_eq!(server.logged("accept: "), 1, "one line for the burst");
     fault.end();
     let mut late = server.login("late");

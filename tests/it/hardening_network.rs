@@ -137,3 +137,16 @@ fn a_backlog_does_not_come_again_once_its_reader_has_sent_a_packet() {
     server.wait_for_log("bob: connection lost");
     assert_eq!(all_texts(&mut server.login("bob")), [""; 0]);
 }
+
+#[test]
+fn what_was_read_before_a_logout_does_not_come_to_a_login_that_is_faster_than_the_close() {
+    let server = Server::start(|setup| setup.set("save_interval", "100 ms"));
+    let expected = backlog(&server);
+    let mut bob = server.login("bob");
+    assert_eq!(texts(&mut bob, 50), expected);
+    bob.sender().logout().unwrap();
+    expect_close(&mut bob);
+    until_acknowledged(bob.connection().stream());
+    // His end of the old connection is still open, so the server is not done with it.
+    assert_eq!(all_texts(&mut server.login("bob")), [""; 0]);
+}

@@ -124,7 +124,7 @@ fn a_message_to_oneself_may_wait_too() {
 }
 
 /// Logs in, waits until the kernel has something beyond the answer, reads none of it, and closes: a reset.
-fn log_in_and_close_without_reading(server: &Server, name: &str) {
+pub fn log_in_and_close_without_reading(server: &Server, name: &str) {
     let mut socket: TcpStream = server.socket();
     socket.write_all(&wire::login(name)).unwrap();
     let mut header = [0; 4];

@@ -313,7 +313,8 @@ impl Mailbox {
     }
 
     /// Makes `session` the present one, in one section with its login answer and with everything that can be handed over from memory. The session
-    /// that was present is closed by the caller before. `Err`: another login was faster, and its session must be closed first.
+    /// that was present is closed by the caller before. `Err`: another login was faster, and its session must be closed first; or it is closed
+    /// and what was written to it is not counted yet.
     pub fn attach(
         self: &Arc<Self>,
         session: &Arc<Session>,
@@ -323,7 +324,7 @@ impl Mailbox {
     ) -> Result<Attached, Arc<Session>> {
         let mut state = self.state.lock();
         if let Some(present) = &state.present
-            && !present.session.is_closed()
+            && (!present.session.is_closed() || present.session.outbox.is_flushing())
         {
             return Err(present.session.clone());
         }

@@ -30,17 +30,15 @@ fn log_in(peer: &mut Peer, name: &str) -> Result<(), String> {
     let outbox = Outbox::new(peer.socket.clone(), delivery.limits.outbox_bytes);
     let session = Arc::new(Session::new(peer.id, delivery.next_generation(), name, mailbox.clone(), outbox));
     let answer = answer(peer, true, "welcome");
-    let mut present = mailbox.present();
     let attached = loop {
-        if let Some(present) = present {
-            // When `close` returns nothing of the old session is executed any more. Then it can be replaced; also one that ends by itself.
-            present.close();
-            mailbox.suspend(&present, false);
-            present.outbox.await_flush();
-        }
         match mailbox.attach(&session, &answer, peer.now, delivery) {
             Ok(attached) => break attached,
-            Err(faster) => present = Some(faster),
+            // When `close` returns nothing of the old session is executed any more. Then it can be replaced.
+            Err(present) => {
+                present.close();
+                mailbox.suspend(&present, false);
+                present.outbox.await_flush();
+            }
         }
     };
     peer.session = Some(session.clone());
