@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,9 +31,6 @@ const FIRST_CAPACITY: usize = 4096;
 
 /// Messages on their way after which a flush asks the kernel what has been acknowledged, so that memory does not wait for the timer.
 const ASK_AFTER: usize = 256;
-
-/// How long a session that ends waits for a stranger's flush. Past it, messages that the client got may come again.
-const FLUSH_PATIENCE: Duration = Duration::from_millis(100);
 
 /// What a flush found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +70,6 @@ pub struct Outbox {
 struct State {
     pending: Vec<u8>,
     owner: Owner,
-    /// The writer is in a `send`: what it has written is not counted yet.
-    is_sending: bool,
     /// The server ended the connection from outside: the end of the peer's stream says nothing about the peer.
     is_hung_up: bool,
     /// A message was left in the window for want of room, so the next owner must bring it.
@@ -120,7 +115,6 @@ impl Outbox {
         let state = State {
             pending: Vec::new(),
             owner: Owner::Nobody,
-            is_sending: false,
             is_hung_up: false,
             behind: false,
             closed: false,
@@ -252,13 +246,8 @@ impl Outbox {
     fn send_all(&self, chunk: &[u8], stall_timeout: Duration) -> Result<(), WriteError> {
         let mut rest = chunk;
         loop {
-            self.state.lock().is_sending = true;
             let (written, outcome) = self.send_now(rest);
-            {
-                let mut state = self.state.lock();
-                state.is_sending = false;
-                state.written_bytes += written as u64;
-            }
+            self.state.lock().written_bytes += written as u64;
             rest = &rest[written..];
             match outcome {
                 Ok(()) => return Ok(()),
@@ -340,22 +329,6 @@ impl Outbox {
         }
         if state.ends.is_empty() {
             state.ends = VecDeque::new();
-        }
-    }
-
-    /// A flush or a `send` of the writer is under way: what it has written may not be counted yet.
-    pub fn is_flushing(&self) -> bool {
-        let state = self.state.lock();
-        state.owner == Owner::Flusher || state.is_sending
-    }
-
-    /// Waits until nothing is under way, so that all that was written is counted before acknowledgements are collected a last time. Neither a
-    /// flush nor a `send` of the writer waits for the socket, so this is a matter of microseconds. Call with no lock held, after the session
-    /// was suspended.
-    pub fn await_flush(&self) {
-        let deadline = Instant::now() + FLUSH_PATIENCE;
-        while self.is_flushing() && Instant::now() < deadline {
-            std::thread::yield_now();
         }
     }
 

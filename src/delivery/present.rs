@@ -16,6 +16,8 @@ pub struct Present {
     pub session: Arc<Session>,
     /// The session ends: nothing more is handed over, acknowledgements still count.
     pub is_ending: bool,
+    /// The client ended in order: what TCP acknowledges has been read.
+    has_left: bool,
     /// Messages up to here were waiting when the session began.
     waited_upto: u64,
     /// Acknowledged by TCP.
@@ -23,7 +25,6 @@ pub struct Present {
     /// Up to here TCP's acknowledgement was followed by a sign of life.
     confirmed: u64,
     mark: Option<Mark>,
-    has_left: bool,
 }
 
 /// A packet that ends beyond this byte of the client's stream confirms everything up to this seq.
@@ -37,15 +38,8 @@ impl Present {
     /// A session begins while everything up to `acked` is acknowledged and everything up to `last` accepted.
     pub fn new(session: Arc<Session>, acked: u64, last: u64) -> Present {
         session.wants_word.store(acked < last, Relaxed);
-        Present {
-            session,
-            is_ending: false,
-            waited_upto: last,
-            tcp_acked: acked,
-            confirmed: acked,
-            mark: None,
-            has_left: false,
-        }
+        let (is_ending, has_left) = (false, false);
+        Present { session, is_ending, has_left, waited_upto: last, tcp_acked: acked, confirmed: acked, mark: None }
     }
 
     /// Asks TCP, and remembers where in the client's stream a sign of life would begin. Gives the seq up to which messages are acknowledged.
@@ -78,9 +72,10 @@ impl Present {
         }
     }
 
-    /// The client ended in order: what TCP acknowledges, also from now on, has been read.
-    pub fn took_leave(&mut self) {
-        self.has_left = true;
+    /// The session begins to end. `took_leave`: with FIN or a logout, and from now on TCP's acknowledgement says that it was read.
+    pub fn suspend(&mut self, took_leave: bool) {
+        self.is_ending = true;
+        self.has_left |= took_leave;
     }
 
     /// TCP must be asked again; a sign of life alone comes by itself.

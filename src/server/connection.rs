@@ -247,8 +247,8 @@ impl Connection {
 
     /// Ends the session; gives the number of messages that wait for the user, unless somebody else has taken over.
     fn end_session(&mut self, session: &Arc<Session>, ending: &Ending) -> Option<u64> {
-        // Before it is closed, for from then on another login may take over.
-        session.mailbox.suspend(session, matches!(ending, Ending::Fin | Ending::Logout));
+        let took_leave = matches!(ending, Ending::Fin | Ending::Logout);
+        session.mailbox.suspend(session, took_leave);
         session.close();
         match ending {
             Ending::Stopping => self.settle(session),
@@ -263,7 +263,6 @@ impl Connection {
             | Ending::Refused(_)
             | Ending::LoginTimeout => {}
         }
-        session.outbox.await_flush();
         session.mailbox.detach(session, self.shared.delivery.now(), &self.shared.delivery)
     }
 

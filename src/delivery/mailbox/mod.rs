@@ -324,7 +324,7 @@ impl Mailbox {
     ) -> Result<Attached, Arc<Session>> {
         let mut state = self.state.lock();
         if let Some(present) = &state.present
-            && (!present.session.is_closed() || present.session.outbox.is_flushing())
+            && !present.session.is_closed()
         {
             return Err(present.session.clone());
         }
@@ -361,14 +361,11 @@ impl Mailbox {
         self.state.lock().collect_acks(delivery);
     }
 
-    /// The session begins to end: nothing more is handed to it, but what its client's TCP acknowledges still counts. `took_leave`: the client
-    /// ended it with FIN or a logout, so that has been read too, also when the user's next login comes before `detach`.
+    /// The session begins to end: nothing more is handed to it, but what its client's TCP acknowledges still counts. `took_leave`: it ends with
+    /// FIN or a logout, so what TCP acknowledges has been read; said before the client is told, for it may log in again before `detach`.
     pub fn suspend(&self, session: &Session, took_leave: bool) {
         if let Some(present) = self.state.lock().present(session) {
-            present.is_ending = true;
-            if took_leave {
-                present.took_leave();
-            }
+            present.suspend(took_leave);
         }
     }
 

@@ -34,11 +34,7 @@ fn log_in(peer: &mut Peer, name: &str) -> Result<(), String> {
         match mailbox.attach(&session, &answer, peer.now, delivery) {
             Ok(attached) => break attached,
             // When `close` returns nothing of the old session is executed any more. Then it can be replaced.
-            Err(present) => {
-                present.close();
-                mailbox.suspend(&present, false);
-                present.outbox.await_flush();
-            }
+            Err(present) => present.close(),
         }
     };
     peer.session = Some(session.clone());
