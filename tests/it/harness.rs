@@ -227,11 +227,6 @@ impl Server {
         self.setup.data.clone().unwrap_or_else(|| self.dir.path().join("data"))
     }
 
-    /// The test's own directory, for other files than the server's.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
     /// The way in for a client; a waiting client gives up before a test's patience does.
     pub fn connect(&self) -> Connect {
         Client::connect(self.addr.as_str(), PUBLISHED_KEY).timeout(PATIENCE)
