@@ -306,7 +306,9 @@ fn functions_that_the_architecture_names_exist() {
         assert!(!function.contains("::"), "{word}: write it as Type::function or file::function");
         let is_there = sources.iter().any(|(path, text)| {
             let is_room = path.file_stem().is_some_and(|stem| stem == room)
-                || [format!("struct {room}"), format!("enum {room}")].iter().any(|item| text.contains(item.as_str()));
+                || [format!("struct {room}"), format!("enum {room}"), format!("impl {room}")]
+                    .iter()
+                    .any(|item| text.contains(item.as_str()));
             is_room
                 && [format!("fn {function}("), format!("fn {function}<")]
                     .iter()

@@ -11,6 +11,7 @@ mod connecting;
 mod login;
 
 mod chat;
+mod leaving;
 mod offline;
 mod takeover;
 
