@@ -449,22 +449,36 @@ impl Mailbox {
 }
 
 impl State {
-    /// Messages that are not acknowledged. Rows that are acknowledged and not deleted yet count until the next save, unless they are all there is.
+    /// Messages that are not acknowledged: not more than there are numbers, for rows that are acknowledged stay on disk until the next save.
     fn waiting(&self) -> u64 {
         match &self.window {
-            Some(window) if window.acked() == window.last() => 0,
-            Some(window) => self.disk.messages + window.unsaved(),
+            Some(window) => (self.disk_backlog().messages + window.unsaved()).min(window.last() - window.acked()),
             None => self.disk.messages,
         }
     }
 
+    /// What waits on disk.
+    fn disk_backlog(&self) -> Backlog {
+        match &self.window {
+            Some(window) if window.is_disk_acked() => Backlog::default(),
+            _ => self.disk,
+        }
+    }
+
     /// Why a message for a recipient who does not take it at once is refused, if it is.
-    fn refusal(&self, text_bytes: u32, delivery: &Delivery) -> Option<Accepted> {
+    fn refusal(&mut self, text_bytes: u32, delivery: &Delivery) -> Option<Accepted> {
         let limits = &delivery.limits;
-        // What is saved and still in memory counts twice: at most an outbox more than there is.
-        let bytes = self.disk.bytes + self.held.text_bytes + u64::from(text_bytes);
-        if self.waiting() >= limits.backlog_messages || bytes > limits.backlog_bytes {
-            return Some(Accepted::BacklogFull);
+        let is_full = |state: &State| {
+            // What is saved and still in memory counts twice: at most an outbox more than there is.
+            let bytes = state.disk_backlog().bytes + state.held.text_bytes + u64::from(text_bytes);
+            state.waiting() >= limits.backlog_messages || bytes > limits.backlog_bytes
+        };
+        if is_full(self) {
+            // It may only look full: what was acknowledged since TCP was asked last does not wait.
+            self.collect_acks(delivery);
+            if is_full(self) {
+                return Some(Accepted::BacklogFull);
+            }
         }
         (delivery.storage.used_bytes() >= limits.data_bytes).then_some(Accepted::NoSpace)
     }

@@ -180,6 +180,11 @@ impl<M> Window<M> {
         (seq > self.deleted).then_some(seq)
     }
 
+    /// Whatever is on disk is acknowledged.
+    pub fn is_disk_acked(&self) -> bool {
+        self.written <= self.acked
+    }
+
     /// The commit that deleted all rows up to `seq` has returned.
     pub fn deleted(&mut self, seq: u64) {
         self.deleted = self.deleted.max(seq);
