@@ -347,6 +347,7 @@ impl Outbox {
         // An error means that it is gone already.
         let _: io::Result<()> = self.socket.shutdown(Shutdown::Both);
     }
+
     /// Whether `hang_up` was called.
     pub fn is_hung_up(&self) -> bool {
         self.state.lock().is_hung_up

@@ -132,6 +132,8 @@ impl Touched {
     pub fn flush(&mut self) {
         for session in self.sessions.drain(..) {
             match session.outbox.flush(&mut self.scratch) {
+                // What TCP acknowledges at once, as it does nearby, the client's next packet confirms.
+                Flushed::Done if session.wants_word() => session.mailbox.collect_acks(&self.shared.delivery),
                 Flushed::Done => {}
                 Flushed::DoneAskAcks => session.mailbox.collect_acks(&self.shared.delivery),
                 Flushed::NeedsWriter => self.shared.writers.start(session, &self.shared),

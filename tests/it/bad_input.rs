@@ -265,13 +265,15 @@ fn announced_lengths_reserve_no_memory() {
 fn a_fault_from_a_client_that_reads_nothing_ends_it_all_the_same() {
     let server = Server::start_default();
     let mut pair = Pair::of(&server, "ann", "bob");
-    let threads = server.threads().len();
+    let threads = server.connection_threads().len();
     let mut sockets: Vec<_> = (0..50).map(|_| server.socket()).collect();
     for (number, socket) in sockets.iter_mut().enumerate() {
         socket.write_all(&[login(&format!("user {number}")), vec![0; 64]].concat()).unwrap();
     }
     // They neither read nor close.
-    eventually("their threads have ended", || server.threads().len() == threads);
+    eventually("all are told of", || server.logged("is below the minimum of 24") == 50);
+    let ended = happens_within(PATIENCE, || server.connection_threads().len() == threads);
+    assert!(ended, "their threads have not ended: {:?}", server.connection_threads());
     pair.chat();
     let mut rest = Vec::new();
     let _ = sockets[0].read_to_end(&mut rest);

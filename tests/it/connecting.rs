@@ -10,7 +10,7 @@ use crate::wire;
 fn a_stranger_that_leaves_leaves_nothing_behind() {
     let server = Server::start_default();
     let mut pair = Pair::of(&server, "ann", "bob");
-    let before = (server.descriptors(), server.threads());
+    let before = (server.sockets(), server.connection_threads());
     for round in 0..300 {
         let mut socket = server.socket();
         if round % 3 == 0 {
@@ -20,7 +20,9 @@ fn a_stranger_that_leaves_leaves_nothing_behind() {
             socket.shutdown(Shutdown::Both).unwrap();
         }
     }
-    eventually("descriptors and threads are back at the start", || (server.descriptors(), server.threads()) == before);
+    eventually("sockets and threads are back at the start", || {
+        (server.sockets(), server.connection_threads()) == before
+    });
     pair.chat();
 }
 

@@ -43,12 +43,12 @@ fn fault_02_an_announced_packet_of_4_gib_costs_no_memory() {
 fn fault_03_strangers_that_come_and_go_in_masses_break_no_sweep() {
     let server = Server::start(|setup| setup.set("login_timeout", "50 ms"));
     let mut pair = Pair::of(&server, "ann", "bob");
-    let threads = server.threads().len();
+    let threads = server.connection_threads().len();
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let server = &server;
             scope.spawn(move || {
-                for round in 0..500 {
+                for round in 0..200 {
                     let mut socket = server.socket();
                     if (thread + round) % 4 == 0 {
                         // Until the deadline closes it.
@@ -61,7 +61,7 @@ fn fault_03_strangers_that_come_and_go_in_masses_break_no_sweep() {
             pair.chat();
         }
     });
-    eventually("all strangers are gone", || server.threads().len() == threads);
+    eventually("all strangers are gone", || server.connection_threads().len() == threads);
     pair.chat();
 }
 
@@ -87,7 +87,7 @@ fn fault_04_half_a_packet_stays_with_its_own_connection() {
 fn fault_05_a_bad_body_leaves_no_zombie() {
     let server = Server::start(|setup| setup.set("save_interval", "20 ms"));
     let mut ann = server.login("ann");
-    let before = (server.descriptors(), server.threads());
+    let before = (server.sockets(), server.connection_threads());
     let mut bad_padding = wire::chat("bob", "ann", "hello");
     let last = bad_padding.len() - 1;
     bad_padding[last] ^= 1;
@@ -97,7 +97,7 @@ fn fault_05_a_bad_body_leaves_no_zombie() {
         bob.connection().write_raw(bytes).unwrap();
         expect_close(&mut bob);
     }
-    eventually("descriptors and threads are back", || (server.descriptors(), server.threads()) == before);
+    eventually("sockets and threads are back", || (server.sockets(), server.connection_threads()) == before);
     send_all(&mut ann, "bob", &["bob is offline"]);
     eventually("so it waits", || server.rows_of("bob") == 1);
     assert_eq!(all_texts(&mut server.login("bob")), ["bob is offline"]);
@@ -236,7 +236,7 @@ fn fault_12_who_logs_in_and_closes_without_reading_loses_nothing() {
 
 #[test]
 fn fault_13_a_receiver_that_does_not_read_delays_nobody_and_keeps_its_stream_whole() {
-    const BURSTS: usize = 60;
+    const BURSTS: usize = 30;
     let server = Server::start(|setup| setup.set("save_interval", "100 ms"));
     let (mut ann, mut healthy, mut stuck) = (server.login("ann"), server.login("healthy"), server.login("stuck"));
     let sent: Vec<String> = (0..BURSTS * 50).map(|number| format!("{number} {}", "x".repeat(2000))).collect();

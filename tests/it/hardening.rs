@@ -7,6 +7,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -68,14 +69,33 @@ pub struct Holdings {
 }
 
 impl Holdings {
-    /// At this moment.
-    pub fn of(server: &Server) -> Holdings {
+    fn of(server: &Server) -> Holdings {
         let descriptors = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
         let targets = descriptors.filter_map(|descriptor| std::fs::read_link(descriptor.ok()?.path()).ok());
         let sockets = targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count();
         let threads = server.threads().into_iter().filter(|name| name != "reader").collect();
         Holdings { sockets, threads }
     }
+}
+
+/// What it holds when it has no more to do, and each of its threads has got its name.
+pub fn at_rest(server: &Server) -> Holdings {
+    eventually("the server is asleep", || is_asleep(server));
+    Holdings::of(server)
+}
+
+/// The server has no more to do: its processor time stands still.
+pub fn is_asleep(server: &Server) -> bool {
+    let before = server.cpu();
+    thread::sleep(Duration::from_millis(50));
+    server.cpu() == before
+}
+
+/// Waits until the server holds again what it held at rest.
+#[track_caller]
+pub fn until_at_rest(server: &Server, at_rest: &Holdings) {
+    let is_at_rest = happens_within(PATIENCE, || Holdings::of(server) == *at_rest);
+    assert!(is_at_rest, "at rest it was {at_rest:?}, now it is {:?}", Holdings::of(server));
 }
 
 /// Numbers that look random and are the same in each run (SplitMix64).

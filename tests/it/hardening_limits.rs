@@ -62,7 +62,7 @@ fn a_server_without_descriptors_serves_those_who_are_in_and_then_the_others() {
 fn a_thread_that_cannot_be_started_costs_one_connection() {
     let server = Server::start_default();
     let mut pair = Pair::of(&server, "healthy", "happy");
-    let before = Holdings::of(&server);
+    let before = at_rest(&server);
     let test = "a_thread_that_cannot_be_started_costs_one_connection";
     let Some(fault) = Fault::inject(&server, test, "clone3,clone", "error=EAGAIN") else { return };
     for _ in 0..20 {
@@ -75,7 +75,7 @@ fn a_thread_that_cannot_be_started_costs_one_connection() {
     late.roundtrip().unwrap();
     drop(late);
     pair.chat();
-    eventually("nothing is left of them", || Holdings::of(&server) == before);
+    until_at_rest(&server, &before);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use chatserver::client::Connection;
 use chatserver::protocol::{Chat, Message};
 
+use crate::hardening::is_asleep;
 use crate::harness::*;
 use crate::wire;
 
@@ -239,11 +240,4 @@ fn an_announced_length_costs_no_memory() {
         assert!(grown_kib <= allowed_kib, "length {length}: {grown_kib} KiB more for {STRANGERS} strangers");
     }
     pair.chat();
-}
-
-/// The server has no more to do: its processor time stands still.
-fn is_asleep(server: &Server) -> bool {
-    let before = server.cpu();
-    thread::sleep(Duration::from_millis(50));
-    server.cpu() == before
 }

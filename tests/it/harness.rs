@@ -264,6 +264,19 @@ impl Server {
         std::fs::read_dir(self.proc("fd")).unwrap().count()
     }
 
+    /// Open sockets: of connections, and the one that listens.
+    pub fn sockets(&self) -> usize {
+        let descriptors = std::fs::read_dir(self.proc("fd")).unwrap();
+        let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+    }
+
+    /// The names of the threads that connections and their writers have, sorted.
+    pub fn connection_threads(&self) -> Vec<String> {
+        let own = ["chatserver", "accept", "timer", "log", "signals", "ctrl-c", "reader"];
+        self.threads().into_iter().filter(|name| !own.contains(&name.as_str())).collect()
+    }
+
     /// The names of the threads, sorted.
     pub fn threads(&self) -> Vec<String> {
         let tasks = std::fs::read_dir(self.proc("task")).unwrap();

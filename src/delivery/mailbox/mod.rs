@@ -313,8 +313,7 @@ impl Mailbox {
     }
 
     /// Makes `session` the present one, in one section with its login answer and with everything that can be handed over from memory. The session
-    /// that was present is closed by the caller before. `Err`: another login was faster, and its session must be closed first; or it is closed
-    /// and what was written to it is not counted yet.
+    /// that was present is closed by the caller before. `Err`: it is not, and must be closed first.
     pub fn attach(
         self: &Arc<Self>,
         session: &Arc<Session>,
