@@ -27,14 +27,14 @@ fn main() {
     println!(
         "{PAIRS} pairs, texts of {TEXT_BYTES} bytes; CPU of the server's process per message, in µs; {ROUNDS} rounds in turn"
     );
-    for in_flight in [32, 1] {
+    for (in_flight, in_write) in [(32, 1), (32, 32), (1, 1)] {
         let (mut relay, mut server) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            relay.push(measure(Kind::Relay, in_flight));
-            server.push(measure(Kind::Server, in_flight));
+            relay.push(measure(Kind::Relay, in_flight, in_write));
+            server.push(measure(Kind::Server, in_flight, in_write));
         }
         let ratios: Vec<f64> = relay.iter().zip(&server).map(|(relay, server)| server.cpu_us / relay.cpu_us).collect();
-        println!("in flight {in_flight}:");
+        println!("in flight {in_flight}, up to {in_write} in one write of the client:");
         line("bare relay", &relay);
         line("chatserver", &server);
         println!("  ratio of CPU per message, median: {:.2}  (each round: {ratios:.2?})", median(ratios.clone()));
@@ -71,7 +71,7 @@ fn start(kind: Kind) -> Process {
     Process::start(relay, tempfile::tempdir().expect("a temporary directory"))
 }
 
-fn measure(kind: Kind, in_flight: usize) -> Result {
+fn measure(kind: Kind, in_flight: usize, in_write: usize) -> Result {
     let process = start(kind);
     let address = process.address;
     let (ready, start) = (mpsc::channel(), std::sync::Arc::new(std::sync::Barrier::new(PAIRS + 1)));
@@ -82,7 +82,7 @@ fn measure(kind: Kind, in_flight: usize) -> Result {
                 let streams = connect(kind, address, pair);
                 ready.send(()).expect("the main thread waits");
                 start.wait();
-                stream(streams, pair, in_flight)
+                stream(streams, pair, in_flight, in_write)
             })
         })
         .collect();
@@ -117,7 +117,7 @@ fn connect(kind: Kind, address: SocketAddr, pair: usize) -> (TcpStream, TcpStrea
 }
 
 /// Keeps `in_flight` messages on their way from A to B for the time of a round; gives the number that arrived.
-fn stream((mut a, mut b): (TcpStream, TcpStream), pair: usize, in_flight: usize) -> u64 {
+fn stream((mut a, mut b): (TcpStream, TcpStream), pair: usize, in_flight: usize, in_write: usize) -> u64 {
     let packet = common::message(&name(pair, 'a'), &name(pair, 'b'), &"x".repeat(TEXT_BYTES));
     let packets = packet.repeat(in_flight);
     let mut buffer = vec![0; 64 * 1024];
@@ -127,7 +127,9 @@ fn stream((mut a, mut b): (TcpStream, TcpStream), pair: usize, in_flight: usize)
         let received = received_bytes / packet.len() as u64;
         let now_due = in_flight as u64 - (sent - received);
         if started.elapsed() < ROUND_TIME {
-            a.write_all(&packets[..now_due as usize * packet.len()]).expect("writes");
+            for packets in packets[..now_due as usize * packet.len()].chunks(in_write * packet.len()) {
+                a.write_all(packets).expect("writes");
+            }
             sent += now_due;
         } else if received == sent {
             return received;
