@@ -111,10 +111,15 @@ impl Delivery {
         match mailbox.load(self) {
             Ok(()) => Ok(mailbox),
             Err(error) => {
-                self.registry.release(mailbox, &self.seqs);
+                self.release(mailbox);
                 Err(error)
             }
         }
+    }
+
+    /// The caller is done with a mailbox: it leaves memory if nobody else needs it.
+    pub fn release(&self, mailbox: Arc<Mailbox>) {
+        self.registry.release(mailbox, &self.seqs);
     }
 
     /// The number of the next login.

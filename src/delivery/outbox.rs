@@ -132,7 +132,8 @@ impl Outbox {
         if state.closed {
             return false;
         }
-        if state.unwritten() + packet.len() > self.limit_bytes {
+        // One packet always goes in, also one that was stored under a larger limit.
+        if state.unwritten() > 0 && state.unwritten() + packet.len() > self.limit_bytes {
             state.behind = true;
             return false;
         }
@@ -346,6 +347,12 @@ impl Outbox {
         self.state.lock().is_hung_up = true;
         // An error means that it is gone already.
         let _: io::Result<()> = self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// Whether the connection was reset or given up. A write that fails takes the error away from the reader, who then finds an end of the
+    /// stream that the peer never sent.
+    pub fn is_broken(&self) -> bool {
+        tcp::is_broken(&self.socket).unwrap_or(true)
     }
 
     /// Whether `hang_up` was called.

@@ -18,7 +18,7 @@ pub struct Present {
     pub is_ending: bool,
     /// The client ended in order: what TCP acknowledges has been read.
     has_left: bool,
-    /// Messages up to here were waiting when the session began.
+    /// Messages up to here were waiting when the session began, or were brought from disk.
     waited_upto: u64,
     /// Acknowledged by TCP.
     tcp_acked: u64,
@@ -63,6 +63,12 @@ impl Present {
             }
         }
         self.confirmed
+    }
+
+    /// Messages up to `seq` came from disk: like those that were waiting they need a sign of life.
+    pub fn brought(&mut self, seq: u64) {
+        self.waited_upto = self.waited_upto.max(seq);
+        self.session.wants_word.store(self.wants_word(), Relaxed);
     }
 
     /// A packet came whose last byte is byte `read_bytes` of the client's stream.

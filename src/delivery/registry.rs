@@ -41,6 +41,8 @@ impl Registry {
             seqs.retire(last);
             mailboxes.remove(mailbox.key());
         }
+        // Still under the lock: of two who let go at the same time the second must see that it is the last.
+        drop(mailbox);
     }
 
     /// All mailboxes in memory that know what waits.

@@ -46,6 +46,11 @@ impl Seqs {
         seq <= self.floor.load(Relaxed)
     }
 
+    /// Some number may still be handed out.
+    pub fn has_reserve(&self) -> bool {
+        self.highest.load(Relaxed) < self.floor.load(Relaxed)
+    }
+
     /// The floor that the next save has to write, if half of the reserve is used.
     pub fn floor_to_save(&self) -> Option<u64> {
         let highest = self.highest.load(Relaxed).max(self.base());

@@ -28,6 +28,16 @@ pub fn acknowledged(socket: &TcpStream) -> io::Result<u64> {
     Ok(info(socket)?.tcpi_bytes_acked)
 }
 
+/// The connection is over without the peer having ended its stream in order: it was reset, or given up. Never blocks.
+///
+/// # Errors
+/// The descriptor is no TCP socket.
+pub fn is_broken(socket: &TcpStream) -> io::Result<bool> {
+    // TCP_CLOSE of linux/tcp_states.h; after the peer's FIN alone it would be CLOSE_WAIT.
+    const CLOSED: u8 = 7;
+    Ok(info(socket)?.tcpi_state == CLOSED)
+}
+
 /// Bytes of the peer's stream that have arrived in this machine, whether read or not (`TCP_INFO`). Never blocks.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 //! Only after the commit has returned do the windows learn of it. A save that fails changes nothing: everything stays on the agenda and is
 //! tried again, at growing distances.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ pub struct LastSave {
     /// Messages that could not be written.
     pub unsaved: u64,
 }
+
+/// How often a mailbox with more than a batch comes again in one pass; what is left then is due at once in the next.
+const MAX_TURNS: u32 = 8;
 
 /// Tries of the last save.
 const LAST_TRIES: u32 = 5;
@@ -80,6 +84,8 @@ struct Part {
     collected: Collected,
     /// Where its rows begin in the batch.
     first_row: usize,
+    /// It does not come again in this pass.
+    is_last: bool,
 }
 
 impl Timer<'_> {
@@ -102,35 +108,33 @@ impl Timer<'_> {
 
     /// Saves what these mailboxes have to save, in as many transactions as it takes; all of it when `all`. Then each goes back to the agenda or leaves it.
     fn save(&mut self, mailboxes: Vec<Arc<Mailbox>>, all: bool, now: Stamp) -> Result<u64, StorageError> {
-        let mut rest = mailboxes.into_iter().peekable();
+        let mut rest: VecDeque<(Arc<Mailbox>, u32)> = mailboxes.into_iter().map(|mailbox| (mailbox, 0)).collect();
         let mut result = Ok(0);
-        while rest.peek().is_some() {
+        while !rest.is_empty() {
             let (mut parts, mut list) = (Vec::new(), SaveList::default());
-            while let Some(mailbox) = rest.peek() {
-                let room = limits::SAVE_ROWS - list.messages.len();
-                if room == 0 || parts.len() == limits::SAVE_ROWS {
-                    break;
-                }
+            while parts.len() < limits::SAVE_ROWS && list.messages.len() < limits::SAVE_ROWS {
+                let Some((mailbox, turn)) = rest.pop_front() else { break };
                 let first_row = list.messages.len();
-                let collected = mailbox.collect(&mut list, room, all, now, self.delivery);
-                let is_partial = collected.is_partial;
-                parts.push(Part { mailbox: mailbox.clone(), collected, first_row });
+                let collected = mailbox.collect(&mut list, limits::SAVE_ROWS - first_row, all, now, self.delivery);
+                let (is_partial, is_last) = (collected.is_partial, !collected.is_partial || turn == MAX_TURNS);
+                if !is_last {
+                    // It may be filled faster than it is saved: the others come first.
+                    rest.push_back((mailbox.clone(), turn + 1));
+                }
+                parts.push(Part { mailbox, collected, first_row, is_last });
                 if is_partial {
                     break;
                 }
-                rest.next();
             }
-            let saved = self.commit(parts, &list, now);
-            match (&mut result, saved) {
-                (Ok(rows), Ok(more)) => *rows += more,
-                (Ok(_), Err(error)) => {
+            match self.commit(parts, &list, now) {
+                Ok(rows) => result = result.map(|saved| saved + rows),
+                Err(error) => {
                     result = Err(error);
                     break;
                 }
-                (Err(_), _) => {}
             }
         }
-        rest.for_each(|mailbox| mailbox.relist(now, self.delivery));
+        rest.iter().for_each(|(mailbox, _)| mailbox.relist(now, self.delivery));
         self.note(&result);
         result
     }
@@ -159,10 +163,10 @@ impl Timer<'_> {
             }
         }
         for part in parts {
-            // A mailbox with more than there was room for is first in the next batch.
-            if !part.collected.is_partial {
+            // A mailbox with more than there was room for comes again in this pass.
+            if part.is_last {
                 part.mailbox.relist(now, self.delivery);
-                self.delivery.registry.release(part.mailbox, &self.delivery.seqs);
+                self.delivery.release(part.mailbox);
             }
         }
         saved.map(|_| batch.inserts.len() as u64)
@@ -230,7 +234,8 @@ impl Timer<'_> {
             let messages: u64 = expired.iter().map(|user| user.messages).sum();
             for user in expired {
                 if let Some(mailbox) = self.delivery.registry.peek(&user.recipient) {
-                    mailbox.expired(user.messages, user.bytes);
+                    // Nobody but this thread writes, so it is the truth until the next save.
+                    mailbox.expired(self.delivery.storage.backlog(&user.recipient)?);
                 }
             }
             if messages > 0 {
@@ -251,21 +256,22 @@ impl Timer<'_> {
 
     /// Everything that is in memory only, in a few tries.
     fn last_save(&mut self) -> LastSave {
-        let mut saved = 0;
-        for attempt in 1..=LAST_TRIES {
+        let (mut saved, mut failures) = (0, 0);
+        loop {
             let now = self.delivery.now();
             self.delivery.agenda.take();
             match self.save(self.delivery.registry.loaded(), true, now) {
-                Ok(rows) => {
-                    saved += rows;
-                    break;
-                }
-                Err(_) if attempt < LAST_TRIES => std::thread::sleep(retry_pause(attempt)),
-                Err(_) => {}
+                Ok(rows) => saved += rows,
+                Err(_) => failures += 1,
+            }
+            let unsaved = self.delivery.registry.loaded().iter().map(|mailbox| mailbox.unsaved()).sum();
+            if failures == LAST_TRIES || unsaved == 0 && self.failures == 0 {
+                return LastSave { saved, unsaved };
+            }
+            if self.failures > 0 {
+                std::thread::sleep(retry_pause(failures));
             }
         }
-        let unsaved = self.delivery.registry.loaded().iter().map(|mailbox| mailbox.unsaved()).sum();
-        LastSave { saved, unsaved }
     }
 }
 

@@ -213,6 +213,7 @@ impl Connection {
             _ if self.shared.is_stopping() => Ending::Stopping,
             // Not a leave-taking: what TCP acknowledged and the client has not read must come again.
             Some(session) if session.outbox.is_hung_up() => Ending::HungUp,
+            Some(session) if session.outbox.is_broken() => Ending::Lost("it was reset".into()),
             _ => Ending::Fin,
         }
     }
@@ -263,7 +264,11 @@ impl Connection {
             | Ending::Refused(_)
             | Ending::LoginTimeout => {}
         }
-        session.mailbox.detach(session, self.shared.delivery.now(), &self.shared.delivery)
+        let waiting = session.mailbox.detach(session, self.shared.delivery.now(), &self.shared.delivery);
+        // A writer that waits for this socket, or for its turn, must not keep it.
+        session.outbox.hang_up();
+        self.shared.writers.forget(session);
+        waiting
     }
 
     /// At a stop: writes what is in the outbox and waits until the peer's TCP has it, up to the server's deadline.
@@ -275,7 +280,12 @@ impl Connection {
             let _ = session.outbox.drain(&mut scratch, deadline.saturating_duration_since(Instant::now()));
             session.outbox.resign_writer();
         }
-        while !session.outbox.is_settled() && Instant::now() < deadline && !session.outbox.pause(SETTLE_STEP) {}
+        while !session.outbox.is_settled() && Instant::now() < deadline && !session.outbox.pause(SETTLE_STEP) {
+            // What strangers left while the writer was at work.
+            if session.outbox.flush(&mut scratch) == Flushed::NeedsWriter {
+                session.outbox.resign_writer();
+            }
+        }
         session.outbox.finish();
     }
 
@@ -310,6 +320,11 @@ impl Drop for Connection {
             session.close();
             let now = self.shared.delivery.now();
             let _already_detached = session.mailbox.detach(session, now, &self.shared.delivery);
+            session.outbox.hang_up();
+            self.shared.writers.forget(session);
+        }
+        if let Some((_, mailbox)) = self.peer.recipient.take() {
+            self.shared.delivery.release(mailbox);
         }
     }
 }

@@ -242,6 +242,7 @@ impl Server {
         *shared.stop_deadline.lock() = Some(deadline);
         shared.is_stopping.store(true, SeqCst);
         shared.stopped.notify_all();
+        shared.delivery.memory.wake_all();
         // On Linux this wakes a thread that waits in accept.
         let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
         let _ = accept.join();

@@ -8,6 +8,7 @@ use super::Shared;
 use super::admission::Ticket;
 use crate::clock::Stamp;
 use crate::delivery::{Flushed, Mailbox, Session};
+use crate::limits;
 use crate::protocol::ProtocolError;
 
 /// Why a connection ends.
@@ -90,15 +91,16 @@ impl Peer {
         self.touched.flush();
         let shared = &self.shared;
         let session = self.session.as_ref()?;
-        let has_ended = || session.is_closed() || shared.delivery.is_stopped();
+        let delivery = &shared.delivery;
+        let is_stopping = || shared.is_stopping() || delivery.is_stopped();
         // A longest packet of room, so that a sender of long texts is not starved by senders of short ones.
-        let needed = shared.config.max_packet_bytes;
-        shared.delivery.agenda.hurry();
-        let is_ready =
-            shared.delivery.memory.wait_until(timeout, || has_ended() || shared.delivery.memory.has_room(needed));
+        let needed = shared.config.max_packet_bytes + limits::ENTRY_BYTES;
+        let has_room = || delivery.memory.has_room(needed) && delivery.seqs.has_reserve();
+        delivery.agenda.hurry();
+        let is_ready = delivery.memory.wait_until(timeout, || session.is_closed() || is_stopping() || has_room());
         match () {
             () if session.is_closed() => Some(Ending::Replaced),
-            () if shared.delivery.is_stopped() => Some(Ending::Stopping),
+            () if is_stopping() => Some(Ending::Stopping),
             () if !is_ready => Some(Ending::NoRoom),
             () => None,
         }

@@ -46,48 +46,60 @@ impl Writers {
         if let Err(error) = threads::spawn(&name, limits::STACK_BYTES, move || worker.writers.work(session, &worker)) {
             log::error!("c{}: no thread for its writer, so it ends: {error}", present.id);
             shared.tally.spawn_failures.note(shared.delivery.now().mono_ms);
-            self.state.lock().running -= 1;
             present.outbox.hang_up();
+            self.give_up_place();
+        }
+    }
+
+    /// The session is over: it waits for no writer.
+    pub fn forget(&self, session: &Arc<Session>) {
+        self.state.lock().waiting.retain(|waiting| !Arc::ptr_eq(waiting, session));
+    }
+
+    /// One writer less, and not in order. If it was the last, nobody may come to serve those who wait: their own readers end them, and what they
+    /// wait for stays in their windows.
+    fn give_up_place(&self) {
+        let mut state = self.state.lock();
+        state.running -= 1;
+        if state.running == 0 {
+            state.waiting.drain(..).for_each(|session| session.outbox.hang_up());
         }
     }
 
     /// The body of a writer's thread: one session after another.
     fn work(&self, first: Arc<Session>, shared: &Arc<Shared>) {
-        let mut running = Running { writers: self, is_done: false };
-        let mut next = Some(first);
-        while let Some(session) = next {
+        let mut running = Running { writers: self, session: Some(first) };
+        while let Some(session) = running.session.clone() {
             threads::rename(&thread_name(&session));
             writer_loop(&session, shared);
-            next = running.next_session();
+            running.go_on();
         }
     }
 }
 
-/// Gives the place back, also when a writer panics.
+/// A writer's place, given back also when it panics.
 struct Running<'a> {
     writers: &'a Writers,
-    is_done: bool,
+    /// Whom it serves; `None`: the place is given back.
+    session: Option<Arc<Session>>,
 }
 
 impl Running<'_> {
-    fn next_session(&mut self) -> Option<Arc<Session>> {
+    /// Takes the next session that waits, or gives the place back.
+    fn go_on(&mut self) {
         let mut state = self.writers.state.lock();
-        let next = state.waiting.pop_front();
-        if next.is_none() {
+        self.session = state.waiting.pop_front();
+        if self.session.is_none() {
             state.running -= 1;
-            self.is_done = true;
         }
-        next
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        if !self.is_done {
-            let mut state = self.writers.state.lock();
-            state.running -= 1;
-            // Nobody may come to serve them: their own readers end them, and what they wait for stays in their windows.
-            state.waiting.drain(..).for_each(|session| session.outbox.hang_up());
+        if let Some(session) = self.session.take() {
+            session.outbox.hang_up();
+            self.writers.give_up_place();
         }
     }
 }
@@ -113,10 +125,10 @@ fn writer_loop(session: &Arc<Session>, shared: &Arc<Shared>) {
             Err(WriteError::Broken) => return,
         }
         session.mailbox.collect_acks(&shared.delivery);
-        match session.mailbox.writer_step(session) {
+        match session.mailbox.writer_step(session, &shared.delivery) {
             WriterStep::Read { after, upto } => {
                 if !rows.bring(session, shared, after, upto) {
-                    return;
+                    return session.outbox.resign_writer();
                 }
             }
             WriterStep::Drain => {}
@@ -146,8 +158,8 @@ impl Rows {
                 Ok(read) => read,
                 Err(error) => {
                     log::error!("c{}: what waits cannot be read, trying again: {error}", session.id);
-                    session.outbox.pause(limits::DISK_RETRY);
-                    return !session.is_closed();
+                    let is_broken = session.outbox.pause(limits::DISK_RETRY);
+                    return !is_broken && !session.is_closed();
                 }
             };
         self.packets.clear();
@@ -158,6 +170,7 @@ impl Rows {
             Message::Chat(chat).encode(&shared.cipher, &mut self.packets);
             self.ends.push((self.packets.len(), row.seq));
         }
-        session.mailbox.hand_over_rows(session, &self.packets, &self.ends, is_complete.then_some(upto))
+        let complete_upto = is_complete.then_some(upto);
+        session.mailbox.hand_over_rows(session, &self.packets, &self.ends, complete_upto, &shared.delivery)
     }
 }

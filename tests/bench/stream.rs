@@ -27,7 +27,7 @@ fn main() {
     println!(
         "{PAIRS} pairs, texts of {TEXT_BYTES} bytes; CPU of the server's process per message, in µs; {ROUNDS} rounds in turn"
     );
-    for (in_flight, in_write) in [(32, 1), (32, 32), (1, 1)] {
+    for (in_flight, in_write) in [(32, 32), (32, 1), (1, 1)] {
         let (mut relay, mut server) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
             relay.push(measure(Kind::Relay, in_flight, in_write));

@@ -379,7 +379,7 @@ impl Mailbox {
     }
 
     /// What the session's writer does next. In the same section in which nothing is left on disk it hands over what is in memory and resigns.
-    pub fn writer_step(&self, session: &Session) -> WriterStep {
+    pub fn writer_step(self: &Arc<Self>, session: &Session, delivery: &Delivery) -> WriterStep {
         let mut state = self.state.lock();
         match state.present(session) {
             Some(present) if !present.is_ending => {}
@@ -389,6 +389,7 @@ impl Mailbox {
             return WriterStep::Read { after, upto };
         }
         state.hand_over_memory();
+        self.enlist(&mut state, delivery.now().mono_ms, delivery);
         if state.window().is_caught_up() {
             session.outbox.resign_writer();
             WriterStep::Resigned
@@ -401,23 +402,29 @@ impl Mailbox {
     /// of the range were read, `complete_upto` is the range's end, which the window skips to, since expired rows leave gaps.
     /// `false`: the session is not the present one any more.
     pub fn hand_over_rows(
-        &self,
+        self: &Arc<Self>,
         session: &Session,
         packets: &[u8],
         ends: &[(usize, u64)],
         complete_upto: Option<u64>,
+        delivery: &Delivery,
     ) -> bool {
         let mut state = self.state.lock();
         match state.present(session) {
             Some(present) if !present.is_ending => {}
             _ => return false,
         }
+        // From now on TCP must be asked about them.
+        self.enlist(&mut state, delivery.now().mono_ms, delivery);
         let mut start = 0;
         for &(end, seq) in ends {
             if !session.outbox.push(&packets[start..end], seq) {
                 return true;
             }
             state.window().hand_over(seq);
+            if let Some(present) = &mut state.present {
+                present.brought(seq);
+            }
             start = end;
         }
         if let Some(upto) = complete_upto {

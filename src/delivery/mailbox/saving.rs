@@ -10,7 +10,7 @@ use super::super::window::Window;
 use super::{Entry, Mailbox, State};
 use crate::clock::Stamp;
 use crate::limits;
-use crate::storage;
+use crate::storage::{self, Backlog};
 
 /// Messages that are about to be saved, copied out of their mailboxes.
 #[derive(Debug, Default)]
@@ -149,11 +149,10 @@ impl Mailbox {
         self.state.lock().window.as_ref().map_or(0, Window::unsaved)
     }
 
-    /// Rows were removed from disk for their age.
-    pub(crate) fn expired(&self, messages: u64, bytes: u64) {
+    /// Rows were removed from disk for their age; this is what is left.
+    pub(crate) fn expired(&self, left: Backlog) {
         let mut state = self.state.lock();
         state.stale_readings += 1;
-        state.disk.messages = state.disk.messages.saturating_sub(messages);
-        state.disk.bytes = state.disk.bytes.saturating_sub(bytes);
+        state.disk = left;
     }
 }

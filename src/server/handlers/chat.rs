@@ -72,7 +72,9 @@ fn find(recipient: &mut Option<(String, Arc<Mailbox>)>, to: &str, delivery: &Del
     }
     let name = UserName::parse(to).map_err(|_| Lookup::BadName)?;
     let mailbox = delivery.mailbox(name.key()).map_err(Lookup::Disk)?;
-    *recipient = Some((to.to_owned(), mailbox));
+    if let Some((_, former)) = recipient.replace((to.to_owned(), mailbox)) {
+        delivery.release(former);
+    }
     Ok(())
 }
 
