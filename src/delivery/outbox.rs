@@ -360,3 +360,73 @@ impl Outbox {
         self.state.lock().is_hung_up
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn pair() -> (Arc<TcpStream>, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (Arc::new(listener.accept().unwrap().0), far)
+    }
+
+    /// Closes with something unread, which resets the connection.
+    fn reset(near: &TcpStream, far: TcpStream) {
+        far.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(far.peek(&mut [0]).unwrap(), 1, "there is something to leave unread");
+        drop(far);
+        while !tcp::is_broken(near).unwrap() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_reset_is_told_from_an_end_also_when_a_write_took_its_error_away() {
+        let (near, far) = pair();
+        let outbox = Outbox::new(near.clone(), 1024);
+        assert!(outbox.push(b"unread", 1) && !outbox.is_broken());
+        outbox.flush(&mut Vec::new());
+        reset(&near, far);
+        assert!(outbox.push(b"more", 2));
+        outbox.flush(&mut Vec::new());
+        assert_eq!((&*near).read(&mut [0; 8]).unwrap(), 0, "what the reader sees looks like an end");
+        assert!(outbox.is_broken());
+    }
+
+    #[test]
+    fn an_end_in_order_is_no_reset() {
+        let (near, far) = pair();
+        let outbox = Outbox::new(near.clone(), 1024);
+        drop(far);
+        assert_eq!((&*near).read(&mut [0; 8]).unwrap(), 0);
+        assert!(!outbox.is_broken());
+    }
+
+    #[test]
+    fn an_empty_outbox_takes_a_packet_of_any_length_and_a_full_one_none() {
+        let (near, _far) = pair();
+        let outbox = Outbox::new(near, 10);
+        assert!(outbox.push(&[0; 50], 1));
+        assert!(!outbox.push(&[0; 1], 2));
+        assert_eq!(outbox.flush(&mut Vec::new()), Flushed::NeedsWriter, "somebody must bring the second");
+    }
+
+    #[test]
+    fn what_was_acknowledged_is_told_once() {
+        let (near, mut far) = pair();
+        let outbox = Outbox::new(near, 1024);
+        assert!(outbox.push(b"one", 1) && outbox.push(b"two", 2));
+        assert_eq!(outbox.acknowledged(), None);
+        outbox.flush(&mut Vec::new());
+        far.read_exact(&mut [0; 6]).unwrap();
+        let mut told = (0, 0);
+        while told.0 < 2 {
+            told = outbox.acknowledged().map_or(told, |(seq, count)| (seq, told.1 + count));
+        }
+        assert_eq!((told, outbox.acknowledged()), ((2, 2), None));
+    }
+}

@@ -60,3 +60,18 @@ impl Registry {
         self.len() == 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mailbox_leaves_with_the_last_who_lets_it_go() {
+        let (registry, seqs, key) = (Registry::default(), Seqs::new(0, 0), Arc::from("bob"));
+        let (first, second) = (registry.mailbox(&key), registry.mailbox(&key));
+        registry.release(first, &seqs);
+        assert_eq!(registry.len(), 1, "somebody has it still");
+        registry.release(second, &seqs);
+        assert!(registry.is_empty());
+    }
+}
