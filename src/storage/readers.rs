@@ -33,7 +33,10 @@ pub(super) fn open(path: &Path) -> Result<Connection, StorageError> {
     Ok(connection)
 }
 
-type Work = Box<dyn FnOnce(&mut Option<Connection>) + Send>;
+/// Reads, and leaves behind how the result is handed to who asked for it.
+type Work = Box<dyn FnOnce(&mut Option<Connection>) -> Answer + Send>;
+
+type Answer = Box<dyn FnOnce() + Send>;
 
 /// The threads. Safe from any thread; dropping it ends them.
 pub(super) struct Readers {
@@ -52,6 +55,7 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     work: VecDeque<Work>,
+    /// Readers that are not reading.
     idle: usize,
     is_closed: bool,
 }
@@ -80,8 +84,11 @@ impl Readers {
                 *connection = Some(open);
                 Ok(result)
             };
-            // Who asked is waiting for it, unless it panicked.
-            let _ = answer.send(read(connection));
+            let result = read(connection);
+            Box::new(move || {
+                // Who asked is waiting for it, unless it panicked.
+                let _ = answer.send(result);
+            })
         });
         let is_anybody_idle = {
             let mut queue = self.shared.queue.lock();
@@ -132,10 +139,17 @@ impl Readers {
 impl Shared {
     fn read_loop(&self) {
         let mut connection = None;
+        self.queue.lock().idle += 1;
         while let Some(work) = self.next() {
-            if catch_unwind(AssertUnwindSafe(|| work(&mut connection))).is_err() {
-                log::error!("a read of the database panicked; whoever asked for it ends");
-                connection = None;
+            let answer = catch_unwind(AssertUnwindSafe(|| work(&mut connection)));
+            // Idle before the answer is out: who asks again at once needs no other reader.
+            self.queue.lock().idle += 1;
+            match answer {
+                Ok(answer) => answer(),
+                Err(_) => {
+                    log::error!("a read of the database panicked; whoever asked for it ends");
+                    connection = None;
+                }
             }
         }
     }
@@ -144,14 +158,13 @@ impl Shared {
         let mut queue = self.queue.lock();
         loop {
             if let Some(work) = queue.work.pop_front() {
+                queue.idle -= 1;
                 return Some(work);
             }
             if queue.is_closed {
                 return None;
             }
-            queue.idle += 1;
             self.woken.wait(&mut queue);
-            queue.idle -= 1;
         }
     }
 }

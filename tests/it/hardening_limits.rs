@@ -55,7 +55,8 @@ fn a_server_without_descriptors_serves_those_who_are_in_and_then_the_others() {
     assert_eq!(server.logged("accept: "), 1, "one line for the burst");
     drop(crowd);
     drop(late);
-    eventually("all descriptors are back", || server.descriptors() as u64 <= used);
+    // Three more readers of the database may have come, with three descriptors each; the crowd had twenty.
+    eventually("all descriptors are back", || server.descriptors() as u64 <= used + 9);
 }
 
 #[test]
