@@ -307,11 +307,6 @@ impl Mailbox {
         }
     }
 
-    /// The present session, if any.
-    pub fn present(&self) -> Option<Arc<Session>> {
-        self.state.lock().present.as_ref().map(|present| present.session.clone())
-    }
-
     /// Makes `session` the present one, in one section with its login answer and with everything that can be handed over from memory. The session
     /// that was present is closed by the caller before. `Err`: it is not, and must be closed first.
     pub fn attach(
@@ -447,11 +442,6 @@ impl Mailbox {
                 is_idle.then(|| window.last())
             }
         }
-    }
-
-    /// Messages that are not acknowledged, in memory and on disk.
-    pub fn waiting(&self) -> u64 {
-        self.state.lock().waiting()
     }
 }
 
