@@ -58,6 +58,7 @@ pub mod clock;
 pub mod config;
 pub mod delivery;
 pub mod jobs;
+pub mod language;
 pub mod limits;
 pub mod logging;
 pub mod protocol;

@@ -9,6 +9,7 @@
 mod error;
 mod key;
 mod load;
+mod mail;
 mod raw;
 mod rules;
 mod sample;
@@ -19,12 +20,15 @@ mod values;
 pub use error::{ConfigError, Problem};
 pub use key::{Key, KeyFault};
 pub use load::{Origin, Resolved, Sources};
+pub use mail::{MailConfig, Password, Tls};
 pub use sample::{markdown, sample};
 pub use units::parse_duration;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::language::Language;
 
 /// The directory of all run-time files, unless another is named.
 pub const DEFAULT_DATA: &str = "./data";
@@ -87,6 +91,12 @@ pub struct Config {
     pub max_writers: usize,
     /// error, warn, info, debug or trace.
     pub log_level: log::LevelFilter,
+    /// Of refusals and mails.
+    pub language: Language,
+    /// From one report by mail to the next; zero = none but those that are asked for.
+    pub report_interval: Duration,
+    /// Whom reports and alerts go to, and how.
+    pub mail: MailConfig,
 }
 
 impl Default for Config {
@@ -112,6 +122,12 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         let problems = rules::broken(self, &|_| Origin::Program);
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
+    }
+
+    /// The settings with another value in `new` that a running server takes over at its next start only; all others it takes over at once, and what
+    /// concerns connections, for those that begin after it.
+    pub fn for_restart(&self, new: &Config) -> Vec<&'static str> {
+        settings::for_restart(self, new)
     }
 
     /// A value of each field's type, to be filled from the table of settings.
@@ -143,6 +159,9 @@ impl Config {
             exempt_addresses: Vec::new(),
             max_writers: 0,
             log_level: log::LevelFilter::Off,
+            language: Language::English,
+            report_interval: Duration::ZERO,
+            mail: MailConfig::default(),
         }
     }
 }
