@@ -96,7 +96,7 @@ fn every_kind_of_value_is_read_from_a_file() {
         mail_from = "chat@example.org"
         smtp_host = "mail.example.org"
         smtp_port = 2525
-        smtp_tls = "none"
+        smtp_tls = "tls"
         smtp_ca_file = "/etc/ca.pem"
         smtp_user = "chat"
         smtp_password = "top secret"
@@ -114,7 +114,7 @@ fn every_kind_of_value_is_read_from_a_file() {
         from: Some("chat@example.org".into()),
         host: "mail.example.org".into(),
         port: 2525,
-        tls: Tls::None,
+        tls: Tls::Tls,
         ca_file: Some("/etc/ca.pem".into()),
         user: Some("chat".into()),
         password: Some(Password::new("top secret")),
@@ -153,7 +153,7 @@ fn every_setting_is_read_from_the_environment() {
             ("CHATSERVER_OUTBOX_BYTES", "8 MiB"),
         ]);
         sources.data = None;
-        if !["max_packet_bytes", "outbox_bytes", "memory_bytes"].contains(&setting.name) {
+        if !["max_packet_bytes", "outbox_bytes", "memory_bytes", "smtp_user", "smtp_password"].contains(&setting.name) {
             let lines = Resolved::from_sources(&sources).unwrap().lines();
             let line = lines.into_iter().find(|line| line.0 == setting.name).unwrap();
             assert_eq!(line, (setting.name, shown, Origin::Environment(setting.variable())));
@@ -179,7 +179,7 @@ fn a_password_comes_from_a_file_as_well() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("password");
     fs::write(&path, "from the file\n").unwrap();
-    let line = format!("smtp_password_file = {:?}\n", path.display().to_string());
+    let line = format!("smtp_password_file = {:?}\nsmtp_user = \"ann\"\n", path.display().to_string());
     assert_eq!(load(&line).mail.password, Some(Password::new("from the file")));
     let (_dir, sources) = with_file(&format!("smtp_password = \"x\"\n{line}"));
     let error = Config::load(&sources).unwrap_err().to_string();
