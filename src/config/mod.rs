@@ -124,10 +124,15 @@ impl Config {
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
     }
 
-    /// The settings with another value in `new` that a running server takes over at its next start only; all others it takes over at once, and what
-    /// concerns connections, for those that begin after it.
-    pub fn for_restart(&self, new: &Config) -> Vec<&'static str> {
-        settings::for_restart(self, new)
+    /// What a server that runs with this configuration makes of `new`: the configuration that it goes on with, and the names of the settings whose new
+    /// values it takes over at its next start only.
+    ///
+    /// # Errors
+    /// The two do not go together, for example since a limit that can change now needs one that cannot.
+    pub fn reloaded(&self, new: &Config) -> Result<(Config, Vec<&'static str>), ConfigError> {
+        let (next, waiting) = settings::reloaded(self, new);
+        next.check()?;
+        Ok((next, waiting))
     }
 
     /// A value of each field's type, to be filled from the table of settings.

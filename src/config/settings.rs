@@ -405,10 +405,19 @@ pub(super) fn most_like(name: &str) -> Option<&'static str> {
     (distance <= 1 + name.len() / 5).then_some(like)
 }
 
-/// The settings with another value in `new` that take effect at the next start only.
-pub(super) fn for_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let waits = |setting: &&Setting| setting.reload == Reload::Restart && setting.differs(old, new);
-    SETTINGS.iter().filter(waits).map(|setting| setting.name).collect()
+/// What a server that runs with `old` makes of `new`: its next configuration, and the settings that wait for a restart.
+pub(super) fn reloaded(old: &Config, new: &Config) -> (Config, Vec<&'static str>) {
+    let (mut next, mut waiting) = (new.clone(), Vec::new());
+    for setting in
+        SETTINGS.iter().filter(|setting| setting.reload == Reload::Restart && setting.gives() == setting.name)
+    {
+        let before = next.clone();
+        setting.copy(old, &mut next);
+        if next != before {
+            waiting.push(setting.name);
+        }
+    }
+    (next, waiting)
 }
 
 /// A configuration of defaults.
@@ -521,11 +530,26 @@ impl Setting {
         }
     }
 
-    /// Whether its value in `old` is another one than in `new`.
-    fn differs(&self, old: &Config, new: &Config) -> bool {
-        match self.kind {
-            Kind::Key | Kind::KeyFile => self.name == "key" && old.key != new.key,
-            _ => self.show(old) != self.show(new),
+    /// Gives `to` the value that `from` has.
+    fn copy(&self, from: &Config, to: &mut Config) {
+        let from = &mut from.clone();
+        match &self.kind {
+            Kind::Address(field) => *field(to) = *field(from),
+            Kind::Directory(field) => *field(to) = field(from).clone(),
+            Kind::Key | Kind::KeyFile => to.key = from.key.clone(),
+            Kind::Flag(field) => *field(to) = *field(from),
+            Kind::Duration(field, _) => *field(to) = *field(from),
+            Kind::Bytes(number, _) | Kind::Count(number, _) => number.put(to, number.of(from)),
+            Kind::Addresses(field) => *field(to) = field(from).clone(),
+            Kind::Level(field) => *field(to) = *field(from),
+            Kind::Language(field) => *field(to) = *field(from),
+            Kind::Text(field) => *field(to) = field(from).clone(),
+            Kind::Host(field) => *field(to) = field(from).clone(),
+            Kind::Port(field) => *field(to) = *field(from),
+            Kind::Tls(field) => *field(to) = *field(from),
+            Kind::MailAddresses(field) => *field(to) = field(from).clone(),
+            Kind::File(field) => *field(to) = field(from).clone(),
+            Kind::Password(field) | Kind::PasswordFile(field) => *field(to) = field(from).clone(),
         }
     }
 

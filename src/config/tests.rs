@@ -190,10 +190,14 @@ fn a_password_comes_from_a_file_as_well() {
 fn what_waits_for_a_restart_is_known() {
     let old = Config::default();
     let new = Config { read_timeout: Duration::from_secs(1), listen: "127.0.0.1:1".parse().unwrap(), ..old.clone() };
-    assert_eq!(settings::for_restart(&old, &new), ["listen"]);
+    let (next, waiting) = old.reloaded(&new).unwrap();
+    assert_eq!((next.read_timeout, next.listen, waiting), (new.read_timeout, old.listen, vec!["listen"]));
     let new = Config { key: Key::parse("0123456789abcdef").unwrap(), ..old.clone() };
-    assert_eq!(settings::for_restart(&old, &new), ["key"]);
-    assert!(settings::for_restart(&old, &old).is_empty());
+    assert_eq!(old.reloaded(&new), Ok((old.clone(), vec!["key"])));
+    assert_eq!(old.reloaded(&old), Ok((old.clone(), vec![])));
+    // A packet limit that can change now, beside an outbox that cannot.
+    let new = Config { max_packet_bytes: 1 << 20, outbox_bytes: 1 << 22, ..old.clone() };
+    assert!(old.reloaded(&new).unwrap_err().to_string().contains("outbox_bytes"));
 }
 
 #[test]

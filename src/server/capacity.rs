@@ -87,6 +87,21 @@ fn machine_limits(writers: u64) -> Vec<Limit> {
     .collect()
 }
 
+/// Threads that this process may have, by the lowest of the limits that can be read.
+pub fn thread_limit() -> Option<u64> {
+    let mappings = number("/proc/sys/vm/max_map_count").map(|mappings| mappings / MAPPINGS_PER_THREAD);
+    [
+        mappings,
+        number("/proc/sys/kernel/threads-max"),
+        number("/proc/sys/kernel/pid_max"),
+        getrlimit(Resource::Nproc).current,
+        cgroup_pids_max(),
+    ]
+    .into_iter()
+    .flatten()
+    .min()
+}
+
 fn number(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
