@@ -26,7 +26,7 @@
 //! | [`client`] | the blocking client library |
 //! | [`cli`] | one file per subcommand |
 //! | [`config`] | what an operator may change |
-//! | [`limits`], [`clock`], [`threads`], [`logging`] | fixed caps, time, named threads, the log |
+//! | [`limits`], [`clock`], [`threads`], [`logging`], [`notify`] | fixed caps, time, named threads, the log, what systemd is told |
 //!
 //! # The walk
 //!
@@ -60,6 +60,7 @@ pub mod delivery;
 pub mod jobs;
 pub mod limits;
 pub mod logging;
+pub mod notify;
 pub mod protocol;
 pub mod server;
 pub mod storage;

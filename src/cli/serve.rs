@@ -12,8 +12,8 @@ use rustix::fs::{FlockOperation, Mode, flock};
 use super::fail;
 use super::signals::StopSignal;
 use crate::config::{Config, Origin, Resolved, Sources};
-use crate::logging;
 use crate::server::{Server, Stopped};
+use crate::{logging, notify};
 
 /// Run the server
 ///
@@ -176,9 +176,11 @@ fn serve(config: Config, signal: &StopSignal) -> ExitCode {
         }
     };
     announce(server.local_addr());
+    notify::ready();
     // Not inside the log line: a level below info does not evaluate it.
     let signal = signal.wait();
     log::info!("{signal}: stopping");
+    notify::stopping();
     let Stopped { delivered, saved, unsaved } = server.stop();
     log::info!("stopped: {delivered} messages delivered, {saved} saved");
     if unsaved > 0 {
