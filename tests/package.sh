@@ -16,6 +16,37 @@ fail() { printf 'FAILED: %s\n' "$*" >&2; exit 1; }
 enter=(chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8)
 within() { "${enter[@]}" "$@"; }
 
+# A Debian without the package, which lies in its /root.
+fresh_root() {
+  rm -rf "$root"
+  cp -a "$base" "$root"
+  cp "$first" "$second" tests/package-booted.sh "$root/root"
+  first=/root/$(basename "$first") second=/root/$(basename "$second")
+}
+
+# The same under a systemd of its own. Where none can be had it says so.
+boot() {
+  say "boot a Debian with systemd"
+  command -v systemd-nspawn >/dev/null || { echo "skipped: there is no systemd-nspawn (apt-get install systemd-container)"; return; }
+  fresh_root
+  cat >"$root/etc/systemd/system/package-test.service" <<UNIT
+[Unit]
+After=multi-user.target
+SuccessAction=poweroff-force
+FailureAction=poweroff-force
+[Service]
+Type=oneshot
+ExecStart=/root/package-booted.sh $first $second
+StandardOutput=append:/root/result
+StandardError=inherit
+UNIT
+  ln -s /etc/systemd/system/package-test.service "$root/etc/systemd/system/multi-user.target.wants/"
+  timeout 300 systemd-nspawn --quiet --directory="$root" --boot --private-network --register=no --keep-unit --link-journal=no >"$dir/boot.log" 2>&1 || true
+  [ -s "$root/root/result" ] || { echo "skipped: systemd does not boot in a container here; see $dir/boot.log"; return; }
+  cat "$root/root/result"
+  grep -q '^== all passed' "$root/root/result" || fail "under systemd"
+}
+
 [ "$(id -u)" = 0 ] || fail "this needs root: sudo make deb-test"
 for tool in debootstrap unshare dpkg-shlibdeps ip; do
   command -v "$tool" >/dev/null || fail "this needs $tool: apt-get install debootstrap util-linux dpkg-dev iproute2"
@@ -30,12 +61,20 @@ if [ "${INSIDE:-}" != yes ]; then
     touch "$base/.complete"
     ok "made; the next run uses it again"
   fi
-  exec env INSIDE=yes unshare --mount --net --pid --fork --kill-child --mount-proc "$0" "$program" "$dir"
+  say "two packages of $program"
+  version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+  first=$(packaging/debian/build "$version" "$program")
+  second=$(packaging/debian/build "$version+next" "$program")
+  dpkg-deb --field "$first" Package Version Architecture Depends
+  export INSIDE=yes version first second
+  unshare --mount --net --pid --fork --kill-child --mount-proc "$0" "$program" "$dir"
+  boot
+  rm -rf "$root"
+  exit
 fi
 
 ip link set lo up
-rm -rf "$root"
-cp -a "$base" "$root"
+fresh_root
 mount -t proc proc "$root/proc"
 
 # Starts the server as the unit does, but for systemd, and waits for its first line.
@@ -66,13 +105,6 @@ gone() { for path in "$@"; do [ ! -e "$root$path" ] || fail "$path is still ther
 kept() { for path in "$@"; do [ -e "$root$path" ] || fail "$path is gone"; done; ok "kept: $*"; }
 wait_until() { for _ in $(seq 300); do ! "$@" || return 0; sleep 0.1; done; fail "did not happen within 30 s: $*"; }
 
-version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-say "two packages of $program"
-first=$(packaging/debian/build "$version" "$program")
-second=$(packaging/debian/build "$version+next" "$program")
-dpkg-deb --field "$first" Package Version Architecture Depends
-cp "$first" "$second" "$root/root"
-first=/root/$(basename "$first") second=/root/$(basename "$second")
 
 say "install $first"
 within apt-get -qq install "$first" >"$dir/apt.log" 2>&1 || { cat "$dir/apt.log"; fail "apt-get"; }
@@ -87,9 +119,10 @@ kept /usr/share/man/man1/chatserver.1.gz /usr/share/bash-completion/completions/
 
 say "start, and store a message"
 start
+within chatserver send --as bob --to bob 'I was here' >/dev/null
 within chatserver send --as ann --to bob 'kept by the upgrade'
 stop
-within chatserver users --data /var/lib/chatserver | grep -q 'bob .*1 message' || fail "bob's message does not wait"
+within chatserver users --data /var/lib/chatserver | tee "$dir/users" | grep -q '^bob .* 1 message, ' || { cat "$dir/users"; fail "bob's message does not wait"; }
 ok "the message waits on disk"
 is "what the server made for others" "0" "$(within find /var/lib/chatserver -perm /077 | wc -l)"
 
@@ -132,5 +165,4 @@ left=$(find "$root" -xdev -path "$root/root" -prune -o -name '*chatserver*' -pri
 ok "no file of that name is left"
 
 umount "$root/proc"
-rm -rf "$root"
-say "all passed"
+say "all passed without systemd"
