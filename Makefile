@@ -2,17 +2,30 @@
 
 CARGO      ?= cargo
 PREFIX     ?= /usr/local
-SYSCONFDIR ?= $(PREFIX)/etc
+# logrotate reads /etc only.
+SYSCONFDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),/etc,$(PREFIX)/etc)
 DESTDIR    ?=
 ARGS       ?=
 
 BINARY   := $(or $(CARGO_TARGET_DIR),target)/release/chatserver
 BINDIR    = $(DESTDIR)$(PREFIX)/bin
 CONFDIR   = $(DESTDIR)$(SYSCONFDIR)/chatserver
-DOCDIR    = $(DESTDIR)$(PREFIX)/share/doc/chatserver
-DOCUMENTS = $(wildcard README.md PROTOCOL.md ARCHITECTURE.md CHANGELOG.md LICENSE data/chatserver.toml)
+SHAREDIR  = $(DESTDIR)$(PREFIX)/share
+DOCDIR    = $(SHAREDIR)/doc/chatserver
+ZSHDIR    = $(PREFIX)/share/zsh/site-functions
+DOCUMENTS = $(wildcard README.md PROTOCOL.md ARCHITECTURE.md CHANGELOG.md LICENSE data/chatserver.toml docs/*.md)
 
-.PHONY: all run test check demo install uninstall clean help
+UNIT       = $(DESTDIR)$(PREFIX)/lib/systemd/system/chatserver.service
+SYSUSERS   = $(DESTDIR)$(PREFIX)/lib/sysusers.d/chatserver.conf
+LOGROTATE  = $(DESTDIR)$(SYSCONFDIR)/logrotate.d/chatserver
+MANPAGE    = $(SHAREDIR)/man/man1/chatserver.1.gz
+BASH_WORDS = $(SHAREDIR)/bash-completion/completions/chatserver
+ZSH_WORDS  = $(DESTDIR)$(ZSHDIR)/_chatserver
+FISH_WORDS = $(SHAREDIR)/fish/vendor_completions.d/chatserver.fish
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+.PHONY: all run test check demo install uninstall deb deb-test clean help
 
 all:
 	$(CARGO) build --release
@@ -37,9 +50,17 @@ $(BINARY):
 	$(CARGO) build --release
 
 install: $(BINARY)
-	install -d "$(BINDIR)" "$(CONFDIR)" "$(DOCDIR)"
-	install -m 755 $(BINARY) "$(BINDIR)/chatserver"
+	install -d "$(CONFDIR)" "$(DOCDIR)" $(foreach file,$(MANPAGE) $(BASH_WORDS) $(ZSH_WORDS) $(FISH_WORDS),"$(dir $(file))")
+	install -D -m 755 $(BINARY) "$(BINDIR)/chatserver"
 	install -m 644 $(DOCUMENTS) "$(DOCDIR)"
+	install -D -m 644 data/chatserver.service "$(UNIT)"
+	sed -i 's|/usr/bin/|$(PREFIX)/bin/|; s|/etc/chatserver/|$(SYSCONFDIR)/chatserver/|' "$(UNIT)"
+	install -D -m 644 data/chatserver.sysusers "$(SYSUSERS)"
+	install -D -m 644 data/chatserver.logrotate "$(LOGROTATE)"
+	$(BINARY) man | gzip -9n >"$(MANPAGE)"
+	$(BINARY) completions bash >"$(BASH_WORDS)"
+	$(BINARY) completions zsh >"$(ZSH_WORDS)"
+	$(BINARY) completions fish >"$(FISH_WORDS)"
 	@if [ -e "$(CONFDIR)/chatserver.toml" ]; then \
 	  echo "kept the configuration $(CONFDIR)/chatserver.toml; a new sample is in $(DOCDIR)"; \
 	else \
@@ -47,11 +68,21 @@ install: $(BINARY)
 	  echo "the configuration is $(CONFDIR)/chatserver.toml"; \
 	fi
 	@echo "start it with: $(PREFIX)/bin/chatserver --config $(SYSCONFDIR)/chatserver/chatserver.toml --data DIR"
+	@echo "or as a service: systemd-sysusers && systemctl daemon-reload && systemctl enable --now chatserver"
 
-# The configuration stays: it is yours.
+# The configuration and the data stay: they are yours.
 uninstall:
-	rm -f "$(BINDIR)/chatserver"
+	rm -f "$(BINDIR)/chatserver" "$(UNIT)" "$(SYSUSERS)" "$(LOGROTATE)" "$(MANPAGE)" "$(BASH_WORDS)" "$(ZSH_WORDS)" "$(FISH_WORDS)"
 	rm -rf "$(DOCDIR)"
+
+# What `make install` installs, as a package. Needs dpkg-deb and dpkg-shlibdeps (Debian's dpkg-dev).
+deb: all
+	packaging/debian/build $(VERSION) $(BINARY)
+
+# Builds two versions; installs, starts, upgrades, removes and purges in a Debian that it makes below CHROOT. Needs root and debootstrap.
+CHROOT ?= /tmp/chatserver-deb-test
+deb-test: all
+	tests/package.sh $(BINARY) $(CHROOT)
 
 clean:
 	$(CARGO) clean
@@ -64,8 +95,10 @@ help:
 	@echo "                 (BIN=target/debug/chatserver shows that program, without building)"
 	@echo "make test        all tests"
 	@echo "make check       format and lints, as a change must pass them"
-	@echo "make install     program to PREFIX/bin, documents to PREFIX/share/doc/chatserver, configuration to"
-	@echo "                 SYSCONFDIR/chatserver/chatserver.toml unless there is one already"
-	@echo "                 (PREFIX=/usr/local, SYSCONFDIR=PREFIX/etc, DESTDIR= for packagers)"
-	@echo "make uninstall   remove program and documents; the configuration stays"
+	@echo "make install     program, service, log rotation, manual page, completions and documents below PREFIX,"
+	@echo "                 configuration to SYSCONFDIR/chatserver/chatserver.toml unless there is one already"
+	@echo "                 (PREFIX=/usr/local, SYSCONFDIR=/etc, DESTDIR= for packagers)"
+	@echo "make uninstall   remove all that; the configuration and the data stay"
+	@echo "make deb         a Debian package, target/deb/chatserver_VERSION_ARCHITECTURE.deb"
+	@echo "make deb-test    install, upgrade, remove and purge it in a Debian of its own (root; needs debootstrap)"
 	@echo "make clean       remove everything that was built"

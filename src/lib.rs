@@ -27,7 +27,7 @@
 //! | [`cli`] | one file per subcommand |
 //! | [`config`] | what an operator may change |
 //! | [`mail`] | letters to the operator, by SMTP |
-//! | [`limits`], [`clock`], [`threads`], [`logging`] | fixed caps, time, named threads, the log |
+//! | [`limits`], [`clock`], [`threads`], [`logging`], [`notify`] | fixed caps, time, named threads, the log, what systemd is told |
 //!
 //! # The walk
 //!
@@ -64,6 +64,7 @@ pub mod language;
 pub mod limits;
 pub mod logging;
 pub mod mail;
+pub mod notify;
 pub mod protocol;
 pub mod server;
 pub mod storage;

@@ -259,7 +259,10 @@ impl<T: Write + AsFd> Outputs<T> {
             Ok(file) => self.file = file,
             Err(error) => log.note(
                 Level::Error,
-                &format!("log: {} cannot be opened anew ({error}); the file that was open stays in use", self.file.path.display()),
+                &format!(
+                    "log: {} cannot be opened anew ({error}); the file that was open stays in use",
+                    self.file.path.display()
+                ),
             ),
         }
     }

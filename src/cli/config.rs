@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use super::fail;
 use super::serve::SettingsArgs;
 use crate::config::{Resolved, markdown, sample};
+use crate::server::capacity::Capacity;
 
 /// Show, check or begin a configuration
 #[derive(Debug, clap::Args)]
@@ -18,8 +19,13 @@ pub struct Args {
 enum Command {
     /// Print every setting with its value and where that comes from, or everything that is wrong (exit code 1)
     ///
-    /// It looks where the server looks: the file, this shell's environment variables, these flags. The key is not shown.
+    /// It looks where the server looks: the file, this shell's environment variables, these flags. The key is not shown. Then it says how many connections
+    /// this machine carries, which of its limits says so, and how to raise each.
     Check(SettingsArgs),
+    /// Print the settings in force as a configuration file, each with its origin
+    ///
+    /// What it prints can be used again, with --config FILE. Secrets are not in it: a comment says which are missing.
+    Show(SettingsArgs),
     /// Print a configuration file with every setting, its default and its meaning, commented out
     Sample {
         /// As a Markdown table, for documents
@@ -31,12 +37,15 @@ enum Command {
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
     let text = match args.command {
-        Command::Check(settings) => match Resolved::from_sources(&settings.sources()) {
-            Ok(resolved) => table(&resolved),
-            Err(error) => return fail(error),
-        },
-        Command::Sample { markdown: true } => markdown(),
-        Command::Sample { markdown: false } => sample(),
+        Command::Check(settings) => Resolved::from_sources(&settings.sources())
+            .map(|resolved| table(&resolved) + "\n" + &limits(&Capacity::compute(&resolved.config))),
+        Command::Show(settings) => Resolved::from_sources(&settings.sources()).map(|resolved| resolved.to_toml()),
+        Command::Sample { markdown: true } => Ok(markdown()),
+        Command::Sample { markdown: false } => Ok(sample()),
+    };
+    let text = match text {
+        Ok(text) => text,
+        Err(error) => return fail(error),
     };
     match io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,6 +60,20 @@ fn table(resolved: &Resolved) -> String {
     };
     let (names, values) = (width(|line| line.0.len()), width(|line| line.1.len()));
     lines.iter().map(|(name, value, origin)| format!("{name:names$}  {value:values$}  {origin}\n")).collect()
+}
+
+/// How many connections, and the limits, the one that binds first.
+fn limits(capacity: &Capacity) -> String {
+    let mut text = format!(
+        "Up to {} connections at one time, bound by the first of these limits. They are this shell's: a service has its own, and\n\
+         the server's log says at its start which one binds.\n\n\
+         connections  limit, and how to raise it\n",
+        capacity.connections()
+    );
+    for limit in &capacity.limits {
+        text += &format!("{:>11}  {} = {}\n{:13}{}\n", limit.connections, limit.name, limit.value, "", limit.remedy);
+    }
+    text
 }
 
 #[cfg(test)]
@@ -75,5 +98,17 @@ mod tests {
         assert_eq!(words("key"), ["key", "(16 bytes, not shown)", "CHATSERVER_KEY"]);
         assert_eq!(words("data"), ["data", "/nonexistent/chatserver-test", "--data"]);
         assert_eq!(words("save_interval"), ["save_interval", "1 s", "default"]);
+    }
+
+    #[test]
+    fn the_limit_that_binds_comes_first_with_its_remedy() {
+        let config = crate::config::Config { max_connections: 1, ..Default::default() };
+        let text = limits(&Capacity::compute(&config));
+        assert!(text.starts_with("Up to 1 connections at one time"), "{text}");
+        let lines: Vec<&str> = text.lines().collect();
+        let first = lines.iter().position(|line| line.starts_with("connections ")).unwrap() + 1;
+        assert_eq!(lines[first].trim(), "1  max_connections = 1");
+        assert!(lines[first + 1].contains("0 = as many as the other limits allow"), "{text}");
+        assert!(text.contains("vm.max_map_count = ") && text.contains("LimitNOFILE=NUMBER"), "{text}");
     }
 }

@@ -4,9 +4,13 @@
 //! knows how a session works. The exit codes are the ones in [`EXIT_CODES`], for every command alike; clap itself ends wrong usage with 2.
 
 pub mod chat;
+#[cfg(feature = "tools")]
+pub mod completions;
 pub mod config;
 pub mod connection;
 pub mod listen;
+#[cfg(feature = "tools")]
+pub mod man;
 pub mod send;
 pub mod serve;
 pub mod signals;
@@ -41,6 +45,10 @@ enum Command {
     Listen(listen::Args),
     Users(users::Args),
     Config(config::Args),
+    #[cfg(feature = "tools")]
+    Completions(completions::Args),
+    #[cfg(feature = "tools")]
+    Man(man::Args),
 }
 
 /// Where a command finds a server's files.
@@ -81,6 +89,10 @@ pub fn run() -> ExitCode {
         Command::Listen(args) => listen::run(args),
         Command::Users(args) => users::run(args),
         Command::Config(args) => config::run(args),
+        #[cfg(feature = "tools")]
+        Command::Completions(args) => completions::run(args),
+        #[cfg(feature = "tools")]
+        Command::Man(args) => man::run(args),
     }
 }
 

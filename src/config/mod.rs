@@ -2,7 +2,7 @@
 //!
 //! Four sources, each stronger than the one before: defaults, file, environment, flags. `settings.rs` is the one table from which defaults, parsing,
 //! environment variables, `config check`, the sample file and the README's table come; read it first. `load.rs` puts the sources together, `units.rs`
-//! reads "30 s" and "64 KiB", `rules.rs` refuses combinations that cannot work.
+//! reads "30 s" and "64 KiB", `written.rs` writes what is in force, `rules.rs` refuses combinations that cannot work.
 //!
 //! This room knows no socket and no database. It reads the configuration file and the key file, and nothing else.
 
@@ -16,6 +16,7 @@ mod sample;
 mod settings;
 mod units;
 mod values;
+mod written;
 
 pub use error::{ConfigError, Problem};
 pub use key::{Key, KeyFault};

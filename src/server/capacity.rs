@@ -2,11 +2,13 @@
 //!
 //! A connection is a descriptor, a thread, and the thread's four memory mappings (stack, guard, alternate signal stack, its guard). Past the
 //! kernel's limits a thread does not just fail to start: the process can abort (rust-lang/rust#78497). So the cap is computed at start, at most
-//! 80 % of the lowest limit, and nobody relies on a failing spawn.
+//! 80 % of the lowest limit, and nobody relies on a failing spawn. `chatserver config check` shows the same computation.
 
 use std::fs;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::Config;
 
 /// Memory mappings of one thread.
 const MAPPINGS_PER_THREAD: u64 = 4;
@@ -17,70 +19,115 @@ const OTHER_DESCRIPTORS: u64 = 64;
 /// Threads that are neither connections nor writers: main, accept, timer, log, signals.
 const OTHER_THREADS: u64 = 16;
 
-/// The cap on connections and where it comes from.
+/// Connections that a MiB of memory carries: an idle one takes about 40 KiB, its part of the kernel's memory included.
+const CONNECTIONS_PER_MEBIBYTE: u64 = 16;
+
+/// How many connections the machine carries at one time, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capacity {
-    /// Connections at one time.
-    pub connections: usize,
-    /// The limit that binds, in words.
-    pub bound_by: String,
+    /// The limits that could be read, the one that binds first; never empty.
+    pub limits: Vec<Limit>,
 }
 
-/// One limit of the machine.
+/// One limit, of the machine or of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Limit {
-    name: String,
-    value: u64,
-    connections: u64,
+pub struct Limit {
+    /// What is limited, and how much of it connections get: "80 % of vm.max_map_count".
+    pub name: &'static str,
+    /// The limit as it is in force.
+    pub value: u64,
+    /// The connections that it allows, at least 1.
+    pub connections: u64,
+    /// How to raise it.
+    pub remedy: &'static str,
 }
 
-/// Raises RLIMIT_NOFILE to its hard limit and gives it; `None` = unlimited.
-pub fn raise_descriptors() -> Option<u64> {
-    let limit = getrlimit(Resource::Nofile);
-    // A refusal leaves the lower limit in force, and that one is counted with.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    getrlimit(Resource::Nofile).current
-}
+impl Capacity {
+    /// For this process on this machine. Raises the process's descriptor limit to its hard limit, as the server does.
+    pub fn compute(config: &Config) -> Capacity {
+        let mut limits = machine_limits(config.max_writers as u64);
+        limits.extend(configured_limit(config.max_connections as u64));
+        Capacity::of(limits)
+    }
 
-/// The cap for this machine, where `asked` (0 = as many as fit) and `writers` are configured.
-pub fn capacity(asked: usize, writers: usize) -> Capacity {
-    lowest(&machine_limits(writers as u64), asked)
-}
+    fn of(mut limits: Vec<Limit>) -> Capacity {
+        limits.sort_by_key(|limit| limit.connections);
+        Capacity { limits }
+    }
 
-fn lowest(limits: &[Limit], asked: usize) -> Capacity {
-    let lowest = limits.iter().min_by_key(|limit| limit.connections);
-    match lowest {
-        Some(limit) if asked == 0 || limit.connections < asked as u64 => Capacity {
-            connections: limit.connections as usize,
-            bound_by: format!("80 % of {} = {}", limit.name, limit.value),
-        },
-        _ => Capacity { connections: asked, bound_by: format!("max_connections = {asked}") },
+    /// Connections at one time.
+    pub fn connections(&self) -> usize {
+        usize::try_from(self.limits[0].connections).unwrap_or(usize::MAX)
+    }
+
+    /// The limit that binds, in words: "80 % of vm.max_map_count = 65530".
+    pub fn bound_by(&self) -> String {
+        format!("{} = {}", self.limits[0].name, self.limits[0].value)
     }
 }
 
+/// `max_connections`, unless it is 0: as many as fit.
+fn configured_limit(connections: u64) -> Option<Limit> {
+    (connections > 0).then_some(Limit {
+        name: "max_connections",
+        value: connections,
+        connections,
+        remedy: "max_connections in the configuration; 0 = as many as the other limits allow",
+    })
+}
+
+/// The limits of this machine that can be read; the descriptor limit or the memory always can.
 fn machine_limits(writers: u64) -> Vec<Limit> {
-    let threads = |value: u64| (value * 4 / 5).saturating_sub(writers + OTHER_THREADS).max(1);
     let descriptors = |value: u64| (value * 4 / 5).saturating_sub(OTHER_DESCRIPTORS).max(1);
-    let of_threads = |name: &str, value: Option<u64>| {
-        value.map(|value| Limit { name: name.into(), value, connections: threads(value) })
+    let threads = |value: u64| (value * 4 / 5).saturating_sub(writers + OTHER_THREADS).max(1);
+    let mappings = |value: u64| threads(value / MAPPINGS_PER_THREAD);
+    let memory = |mebibytes: u64| (mebibytes / 2 * CONNECTIONS_PER_MEBIBYTE).max(1);
+    let limit = |name, value: Option<u64>, connections: &dyn Fn(u64) -> u64, remedy| {
+        value.map(|value| Limit { name, value, connections: connections(value), remedy })
     };
-    let nofile = raise_descriptors().map(|value| Limit {
-        name: "the descriptor limit (ulimit -n, LimitNOFILE=)".into(),
-        value,
-        connections: descriptors(value),
-    });
-    let mappings = number("/proc/sys/vm/max_map_count").map(|value| Limit {
-        name: "vm.max_map_count".into(),
-        value,
-        connections: threads(value / MAPPINGS_PER_THREAD),
-    });
     [
-        nofile,
-        mappings,
-        of_threads("kernel.threads-max", number("/proc/sys/kernel/threads-max")),
-        of_threads("kernel.pid_max", number("/proc/sys/kernel/pid_max")),
-        of_threads("the user's process limit (ulimit -u)", getrlimit(Resource::Nproc).current),
-        of_threads("the control group's pids.max (TasksMax=)", cgroup_pids_max()),
+        limit(
+            "80 % of the descriptor limit (ulimit -n, LimitNOFILE=)",
+            raise_descriptors(),
+            &descriptors,
+            "LimitNOFILE=NUMBER in the service's unit; in a shell, ulimit -n NUMBER before the start",
+        ),
+        limit(
+            "80 % of vm.max_map_count",
+            number("/proc/sys/vm/max_map_count"),
+            &mappings,
+            "sysctl vm.max_map_count=NUMBER, a connection needs 4; vm.max_map_count=NUMBER in /etc/sysctl.d/chatserver.conf keeps it",
+        ),
+        limit(
+            "80 % of kernel.threads-max",
+            number("/proc/sys/kernel/threads-max"),
+            &threads,
+            "sysctl kernel.threads-max=NUMBER; kernel.threads-max=NUMBER in /etc/sysctl.d/chatserver.conf keeps it",
+        ),
+        limit(
+            "80 % of kernel.pid_max",
+            number("/proc/sys/kernel/pid_max"),
+            &threads,
+            "sysctl kernel.pid_max=NUMBER; kernel.pid_max=NUMBER in /etc/sysctl.d/chatserver.conf keeps it",
+        ),
+        limit(
+            "80 % of the user's process limit (ulimit -u, LimitNPROC=)",
+            getrlimit(Resource::Nproc).current,
+            &threads,
+            "LimitNPROC=NUMBER in the service's unit; in a shell, ulimit -u NUMBER before the start",
+        ),
+        limit(
+            "80 % of the control group's pids.max (TasksMax=)",
+            lowest_of_control_groups("pids", "pids.max", "pids.max"),
+            &threads,
+            "TasksMax=NUMBER in the service's unit",
+        ),
+        limit(
+            "half of the memory in MiB (MemoryMax=)",
+            memory_mebibytes(),
+            &memory,
+            "more memory, or MemoryMax=SIZE in the service's unit if that is what is set",
+        ),
     ]
     .into_iter()
     .flatten()
@@ -95,31 +142,48 @@ pub fn thread_limit() -> Option<u64> {
         number("/proc/sys/kernel/threads-max"),
         number("/proc/sys/kernel/pid_max"),
         getrlimit(Resource::Nproc).current,
-        cgroup_pids_max(),
+        lowest_of_control_groups("pids", "pids.max", "pids.max"),
     ]
     .into_iter()
     .flatten()
     .min()
 }
 
+/// Raises RLIMIT_NOFILE to its hard limit and gives it; `None` = unlimited.
+fn raise_descriptors() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    // A refusal leaves the lower limit in force, and that one is counted with.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    getrlimit(Resource::Nofile).current
+}
+
+/// The machine's memory, or what our control group may use of it.
+fn memory_mebibytes() -> Option<u64> {
+    let table = fs::read_to_string("/proc/meminfo").ok();
+    let total = table.as_deref().and_then(|table| table.lines().find_map(|line| line.strip_prefix("MemTotal:")));
+    let total = total.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    let allowed = lowest_of_control_groups("memory", "memory.max", "memory.limit_in_bytes");
+    total.map(|kibibytes| kibibytes >> 10).into_iter().chain(allowed.map(|bytes| bytes >> 20)).min()
+}
+
 fn number(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// The lowest `pids.max` from our control group up to the root.
-fn cgroup_pids_max() -> Option<u64> {
+/// The lowest limit of `controller` from our control group up to the root; the file's name in version 2, and in version 1.
+fn lowest_of_control_groups(controller: &str, file: &str, file_v1: &str) -> Option<u64> {
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
     let mut lowest: Option<u64> = None;
     for line in groups.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
         let (controllers, mut path) = (parts.next()?, parts.next()?);
-        let root = match controllers {
-            "" => "/sys/fs/cgroup",
-            "pids" => "/sys/fs/cgroup/pids",
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup".to_owned(), file),
+            list if list.split(',').any(|one| one == controller) => (format!("/sys/fs/cgroup/{controller}"), file_v1),
             _ => continue,
         };
         loop {
-            let limit = number(&format!("{root}{path}/pids.max"));
+            let limit = number(&format!("{root}{path}/{file}"));
             lowest = lowest.into_iter().chain(limit).min();
             match path.rfind('/') {
                 Some(slash) => path = &path[..slash],
@@ -134,25 +198,29 @@ fn cgroup_pids_max() -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn limit(name: &str, value: u64, connections: u64) -> Limit {
-        Limit { name: name.into(), value, connections }
+    fn limit(name: &'static str, value: u64, connections: u64) -> Limit {
+        Limit { name, value, connections, remedy: "" }
     }
 
     #[test]
     fn the_lowest_limit_binds_and_is_named() {
-        let limits = [limit("a", 100, 80), limit("b", 50, 40), limit("c", 1000, 800)];
-        assert_eq!(lowest(&limits, 0), Capacity { connections: 40, bound_by: "80 % of b = 50".into() });
-        assert_eq!(lowest(&limits, 10), Capacity { connections: 10, bound_by: "max_connections = 10".into() });
-        assert_eq!(lowest(&limits, 60).connections, 40);
+        let limits = || vec![limit("80 % of a", 100, 80), limit("80 % of b", 50, 40), limit("80 % of c", 1000, 800)];
+        let with = |asked| Capacity::of(limits().into_iter().chain(configured_limit(asked)).collect());
+        assert_eq!((with(0).connections(), with(0).bound_by()), (40, "80 % of b = 50".into()));
+        assert_eq!((with(10).connections(), with(10).bound_by()), (10, "max_connections = 10".into()));
+        assert_eq!(with(60).connections(), 40);
+        let order: Vec<u64> = with(60).limits.iter().map(|limit| limit.connections).collect();
+        assert_eq!(order, [40, 60, 80, 800]);
     }
 
     #[test]
-    fn this_machine_carries_some() {
+    fn this_machine_carries_some_and_each_limit_can_be_raised() {
         let limits = machine_limits(10);
-        assert!(limits.len() >= 4, "{limits:?}");
-        assert!(
-            limits.iter().all(|limit| limit.connections >= 1 && limit.connections * 5 <= limit.value.max(1) * 4
-                || limit.connections == 1)
-        );
+        assert!(limits.len() >= 5, "{limits:?}");
+        for limit in &limits {
+            assert!(!limit.remedy.is_empty(), "{limit:?}");
+            let cost = if limit.name.contains("MiB") { CONNECTIONS_PER_MEBIBYTE } else { 1 };
+            assert!(limit.connections == 1 || limit.connections * 5 <= limit.value * cost * 4, "{limit:?}");
+        }
     }
 }

@@ -9,7 +9,7 @@
 
 mod admission;
 mod buffer;
-mod capacity;
+pub mod capacity;
 mod connection;
 mod control;
 mod dispatch;
@@ -41,6 +41,7 @@ use crate::protocol::{Cipher, KeyError};
 use crate::storage::{Storage, StorageError};
 use crate::threads;
 use admission::{Admission, Caps};
+use capacity::Capacity;
 use control::Control;
 use writer::Writers;
 
@@ -216,7 +217,7 @@ impl Server {
         let cipher = Cipher::new(config.key.bytes())?;
         let data = config.data.display().to_string();
         std::fs::create_dir_all(&config.data).map_err(|error| StartError::Data(data.clone(), error))?;
-        let capacity = capacity::capacity(config.max_connections, config.max_writers);
+        let capacity = Capacity::compute(&config);
         let storage = Storage::open(&config.data).map_err(|error| StartError::Storage(data.clone(), error))?;
         let waiting = storage.total().map_err(|error| StartError::Storage(data.clone(), error))?;
         let delivery = Delivery::new(&config, storage, Box::new(SystemClock::new()))
@@ -228,8 +229,8 @@ impl Server {
         log::info!("listening on {address}");
         log::info!(
             "up to {} connections ({}), {} writers",
-            capacity.connections,
-            capacity.bound_by,
+            capacity.connections(),
+            capacity.bound_by(),
             config.max_writers
         );
         log::info!(
@@ -241,7 +242,7 @@ impl Server {
             cipher,
             delivery: Arc::new(delivery),
             admission: Admission::new(Caps {
-                connections: capacity.connections,
+                connections: capacity.connections(),
                 per_address: config.max_per_address,
                 strangers: config.max_strangers,
                 strangers_per_address: config.max_strangers_per_address,

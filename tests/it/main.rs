@@ -23,6 +23,7 @@ mod storage;
 
 mod command_line;
 mod log_lines;
+mod service;
 
 mod faults_2014;
 mod recorded;

@@ -158,6 +158,9 @@ mod tests {
             assert_eq!(has(colour(html::GREEN)), samples.len() > 1);
         }
         assert_eq!(joined(&many).len(), 72);
-        assert_eq!(joined(&many).iter().map(|bar| bar.relayed).sum::<u64>(), many.iter().map(|bar| bar.relayed).sum());
+        assert_eq!(
+            joined(&many).iter().map(|bar| bar.relayed).sum::<u64>(),
+            many.iter().map(|bar| bar.relayed).sum::<u64>()
+        );
     }
 }
