@@ -1,12 +1,11 @@
 //! `chatserver completions`: what a shell needs to complete commands and flags, made from the command line's definitions.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap_complete::{generate, shells};
 
-use super::{CommandLine, fail};
+use super::{CommandLine, print};
 
 /// Print the completions for a shell
 ///
@@ -26,10 +25,7 @@ enum Shell {
 
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
-    match io::stdout().write_all(&script(args.shell)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(format!("standard output cannot be written ({error})")),
-    }
+    print(script(args.shell))
 }
 
 fn script(shell: Shell) -> Vec<u8> {

@@ -1,10 +1,9 @@
 //! `chatserver config`: what is in force and why, and a file to begin with.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
-use super::fail;
 use super::serve::SettingsArgs;
+use super::{fail, print};
 use crate::config::{Resolved, markdown, sample};
 use crate::server::capacity::Capacity;
 
@@ -47,10 +46,7 @@ pub fn run(args: Args) -> ExitCode {
         Ok(text) => text,
         Err(error) => return fail(error),
     };
-    match io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(format!("standard output cannot be written ({error})")),
-    }
+    print(text)
 }
 
 fn table(resolved: &Resolved) -> String {

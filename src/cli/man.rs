@@ -7,7 +7,7 @@ use clap::{Command, CommandFactory};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
-use super::{CommandLine, EXAMPLES, EXIT_CODES, fail};
+use super::{CommandLine, EXAMPLES, EXIT_CODES, fail, print};
 
 /// Print the manual page, chatserver(1)
 ///
@@ -17,8 +17,8 @@ pub struct Args {}
 
 /// Runs the command.
 pub fn run(_: Args) -> ExitCode {
-    match page().and_then(|page| io::stdout().write_all(&page)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match page() {
+        Ok(page) => print(page),
         Err(error) => fail(format!("standard output cannot be written ({error})")),
     }
 }

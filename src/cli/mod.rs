@@ -8,9 +8,12 @@ pub mod chat;
 pub mod completions;
 pub mod config;
 pub mod connection;
+pub mod ctl;
+pub mod ctl_client;
 pub mod listen;
 #[cfg(feature = "tools")]
 pub mod man;
+pub mod report;
 pub mod send;
 pub mod serve;
 pub mod signals;
@@ -44,6 +47,8 @@ enum Command {
     Send(send::Args),
     Listen(listen::Args),
     Users(users::Args),
+    Report(report::Args),
+    Ctl(ctl::Args),
     Config(config::Args),
     #[cfg(feature = "tools")]
     Completions(completions::Args),
@@ -66,6 +71,7 @@ Examples:
   chatserver send --as Ann --to Bob 'hello'    one message, for scripts
   chatserver listen --as Bob --json            what arrives for Bob, a line each
   chatserver users                             who was here, and what waits for whom
+  chatserver report                            what a running server did, and whether it needs a hand
   chatserver config check                      which settings are in force, and where they come from";
 
 /// The exit codes, as `--help` tells them.
@@ -88,11 +94,23 @@ pub fn run() -> ExitCode {
         Command::Send(args) => send::run(args),
         Command::Listen(args) => listen::run(args),
         Command::Users(args) => users::run(args),
+        Command::Report(args) => report::run(args),
+        Command::Ctl(args) => ctl::run(args),
         Command::Config(args) => config::run(args),
         #[cfg(feature = "tools")]
         Command::Completions(args) => completions::run(args),
         #[cfg(feature = "tools")]
         Command::Man(args) => man::run(args),
+    }
+}
+
+/// Writes `text` to standard output. Whoever has read enough and closed it, as `head` does, is no error.
+fn print(text: impl AsRef<[u8]>) -> ExitCode {
+    match std::io::stdout().write_all(text.as_ref()).and_then(|()| std::io::stdout().flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            fail(format!("standard output cannot be written ({error})"))
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 

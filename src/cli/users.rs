@@ -1,13 +1,12 @@
 //! `chatserver users`: who was here and what waits for whom, from the database; a server may be running beside it.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use serde::Serialize;
 use unicode_width::UnicodeWidthStr;
 
 use super::terminal::utc;
-use super::{DataArg, fail};
+use super::{DataArg, fail, print};
 use crate::logging::one_line;
 use crate::storage::{self, UserLine};
 
@@ -34,10 +33,7 @@ pub fn run(args: Args) -> ExitCode {
         }
     };
     let text = if args.json { json_lines(&users) } else { table(&users) };
-    match io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(format!("standard output cannot be written ({error})")),
-    }
+    print(text)
 }
 
 /// A user as an object of `--json`.
