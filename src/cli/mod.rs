@@ -3,10 +3,15 @@
 //! Each file exports `Args` (what clap reads; its doc comments are the `--help`) and `run(args)`, which does it and gives the exit code. Nothing in here
 //! knows how a session works. The exit codes are the ones in [`EXIT_CODES`], for every command alike; clap itself ends wrong usage with 2.
 
+pub mod backup;
 pub mod chat;
 pub mod config;
 pub mod connection;
+pub mod ctl_client;
+pub mod export;
 pub mod listen;
+mod progress;
+pub mod restore;
 pub mod send;
 pub mod serve;
 pub mod signals;
@@ -40,6 +45,9 @@ enum Command {
     Send(send::Args),
     Listen(listen::Args),
     Users(users::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
+    Export(export::Args),
     Config(config::Args),
 }
 
@@ -58,6 +66,7 @@ Examples:
   chatserver send --as Ann --to Bob 'hello'    one message, for scripts
   chatserver listen --as Bob --json            what arrives for Bob, a line each
   chatserver users                             who was here, and what waits for whom
+  chatserver backup /backups/monday.db         a copy of everything, also while the server runs
   chatserver config check                      which settings are in force, and where they come from";
 
 /// The exit codes, as `--help` tells them.
@@ -80,6 +89,9 @@ pub fn run() -> ExitCode {
         Command::Send(args) => send::run(args),
         Command::Listen(args) => listen::run(args),
         Command::Users(args) => users::run(args),
+        Command::Backup(args) => backup::run(args),
+        Command::Restore(args) => restore::run(args),
+        Command::Export(args) => export::run(args),
         Command::Config(args) => config::run(args),
     }
 }
@@ -92,6 +104,14 @@ fn fail(why: impl std::fmt::Display) -> ExitCode {
         let _ = writeln!(out, "chatserver: {line}");
     }
     ExitCode::FAILURE
+}
+
+/// Prints what was done on standard output; gives exit code 0.
+fn say(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(format!("standard output cannot be written ({error})")),
+    }
 }
 
 #[cfg(test)]
