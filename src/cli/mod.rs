@@ -3,6 +3,7 @@
 //! Each file exports `Args` (what clap reads; its doc comments are the `--help`) and `run(args)`, which does it and gives the exit code. Nothing in here
 //! knows how a session works. The exit codes are the ones in [`EXIT_CODES`], for every command alike; clap itself ends wrong usage with 2.
 
+pub mod backup;
 pub mod chat;
 #[cfg(feature = "tools")]
 pub mod completions;
@@ -10,10 +11,13 @@ pub mod config;
 pub mod connection;
 pub mod ctl;
 pub mod ctl_client;
+pub mod export;
 pub mod listen;
 #[cfg(feature = "tools")]
 pub mod man;
+mod progress;
 pub mod report;
+pub mod restore;
 pub mod send;
 pub mod serve;
 pub mod signals;
@@ -49,6 +53,9 @@ enum Command {
     Users(users::Args),
     Report(report::Args),
     Ctl(ctl::Args),
+    Backup(backup::Args),
+    Restore(restore::Args),
+    Export(export::Args),
     Config(config::Args),
     #[cfg(feature = "tools")]
     Completions(completions::Args),
@@ -72,6 +79,7 @@ Examples:
   chatserver listen --as Bob --json            what arrives for Bob, a line each
   chatserver users                             who was here, and what waits for whom
   chatserver report                            what a running server did, and whether it needs a hand
+  chatserver backup /backups/monday.db         a copy of everything, also while the server runs
   chatserver config check                      which settings are in force, and where they come from";
 
 /// The exit codes, as `--help` tells them.
@@ -96,6 +104,9 @@ pub fn run() -> ExitCode {
         Command::Users(args) => users::run(args),
         Command::Report(args) => report::run(args),
         Command::Ctl(args) => ctl::run(args),
+        Command::Backup(args) => backup::run(args),
+        Command::Restore(args) => restore::run(args),
+        Command::Export(args) => export::run(args),
         Command::Config(args) => config::run(args),
         #[cfg(feature = "tools")]
         Command::Completions(args) => completions::run(args),
@@ -122,6 +133,14 @@ fn fail(why: impl std::fmt::Display) -> ExitCode {
         let _ = writeln!(out, "chatserver: {line}");
     }
     ExitCode::FAILURE
+}
+
+/// Prints what was done on standard output; gives exit code 0.
+fn say(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(format!("standard output cannot be written ({error})")),
+    }
 }
 
 #[cfg(test)]

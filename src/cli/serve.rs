@@ -85,7 +85,7 @@ pub fn run(args: Args) -> ExitCode {
 /// What must be in place before the server: its directory, the lock on it, the log, the signals.
 fn prepare(config: &Config) -> Result<(File, Logging, Wishes), String> {
     create_directory(&config.data)?;
-    let lock = lock_directory(&config.data)?;
+    let lock = lock_directory(&config.data, "stop it, or give this one a directory of its own with --data DIR")?;
     let file = config.data.join(logging::FILE_NAME);
     let log = logging::start(config.log_level, &file).map_err(|error| {
         format!(
@@ -99,15 +99,19 @@ fn prepare(config: &Config) -> Result<(File, Logging, Wishes), String> {
 }
 
 /// The directory with mode 0700; one that is there keeps its mode.
-fn create_directory(dir: &Path) -> Result<(), String> {
+pub(super) fn create_directory(dir: &Path) -> Result<(), String> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| {
         format!("the data directory {} cannot be created ({error}); name another with --data DIR", dir.display())
     })
 }
 
-/// The lock that keeps a second server away. It lasts as long as the file is open, so a killed server leaves none behind.
-fn lock_directory(dir: &Path) -> Result<File, String> {
-    let path = dir.join("lock");
+/// File name of the lock in the data directory.
+pub(super) const LOCK: &str = "lock";
+
+/// The lock that keeps a second server away. It lasts as long as the file is open, so a killed server leaves none behind. `advice` ends
+/// the sentence that is given when it is held.
+pub(super) fn lock_directory(dir: &Path, advice: &str) -> Result<File, String> {
+    let path = dir.join(LOCK);
     let cannot = |error: io::Error| {
         format!(
             "the lock {} cannot be taken ({error}); correct its permissions, or name another directory with --data DIR",
@@ -129,10 +133,7 @@ fn lock_directory(dir: &Path) -> Result<File, String> {
             let _ = file.read_to_string(&mut holder);
             let holder = holder.trim();
             let process = if holder.is_empty() { String::new() } else { format!(" (process {holder})") };
-            return Err(format!(
-                "another server{process} uses the data directory {}; stop it, or give this one a directory of its own with --data DIR",
-                dir.display()
-            ));
+            return Err(format!("another server{process} uses the data directory {}; {advice}", dir.display()));
         }
         Err(error) => return Err(cannot(error.into())),
     }
@@ -293,8 +294,8 @@ mod tests {
         let data = dir.path().join("a/b");
         create_directory(&data).unwrap();
         create_directory(&data).unwrap();
-        let first = lock_directory(&data).unwrap();
-        let refused = lock_directory(&data).unwrap_err();
+        let first = lock_directory(&data, "stop it").unwrap();
+        let refused = lock_directory(&data, "stop it").unwrap_err();
         let expected = format!(
             "another server (process {}) uses the data directory {}; stop it",
             std::process::id(),
@@ -302,7 +303,7 @@ mod tests {
         );
         assert!(refused.starts_with(&expected), "{refused}");
         drop(first);
-        lock_directory(&data).unwrap();
+        lock_directory(&data, "stop it").unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&data), mode(&data.join("lock"))), (0o700, 0o600));
     }

@@ -41,6 +41,26 @@ pub enum StorageError {
         /// Where it was looked for.
         path: String,
     },
+    /// Another program's file, or no database at all.
+    #[error("{path} is no database of a chatserver: name a file that `chatserver backup` wrote")]
+    Foreign {
+        /// The file.
+        path: String,
+    },
+    /// Checked, and found to be broken.
+    #[error("{path} is damaged ({found}): use an older backup, or what `sqlite3 {path} .recover` still finds")]
+    Damaged {
+        /// The database file.
+        path: String,
+        /// SQLite's words.
+        found: String,
+    },
+    /// It cannot be replaced now.
+    #[error("another program has the database {path} open (often a `sqlite3`): end it, then try again")]
+    InUse {
+        /// The database file.
+        path: String,
+    },
     /// A file beside SQLite's own, or the database file at its creation.
     #[error("{path}: {source}")]
     File {
@@ -70,10 +90,12 @@ impl StorageError {
     pub fn is_retryable(&self) -> bool {
         match self {
             StorageError::Sqlite(error) => Cause::of(error).is_machine(),
-            StorageError::File { .. } | StorageError::Thread(_) => true,
+            StorageError::File { .. } | StorageError::InUse { .. } | StorageError::Thread(_) => true,
             StorageError::Newer { .. }
             | StorageError::Older { .. }
             | StorageError::Missing { .. }
+            | StorageError::Foreign { .. }
+            | StorageError::Damaged { .. }
             | StorageError::Closed => false,
         }
     }

@@ -16,18 +16,23 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
+mod backup;
 mod error;
+mod export;
 mod messages;
 mod migrations;
 #[cfg(test)]
 mod property_tests;
 mod readers;
+mod replacement;
 mod set_aside;
 #[cfg(test)]
 mod tests;
 mod users;
 
+pub use backup::{Copied, backup, restore};
 pub use error::StorageError;
+pub use export::{Export, Waiting};
 pub use users::{UserLine, users};
 
 use readers::Readers;

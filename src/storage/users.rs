@@ -34,6 +34,14 @@ pub struct UserLine {
 /// # Errors
 /// `Missing` if there is no database, `Older` or `Newer` if it is of another version, else SQLite's.
 pub fn users(dir: &Path) -> Result<Vec<UserLine>, StorageError> {
+    let connection = open(dir)?;
+    let mut statement = connection.prepare(USERS)?;
+    let lines = statement.query_map([], line)?.collect::<rusqlite::Result<_>>()?;
+    Ok(lines)
+}
+
+/// The database in `dir`, for reading, if it is of our version.
+pub(super) fn open(dir: &Path) -> Result<Connection, StorageError> {
     let path = dir.join(DATABASE);
     if !path.try_exists().map_err(|error| StorageError::file(&path, error))? {
         return Err(StorageError::Missing { path: path.display().to_string() });
@@ -43,9 +51,7 @@ pub fn users(dir: &Path) -> Result<Vec<UserLine>, StorageError> {
     if found < migrations::KNOWN {
         return Err(StorageError::Older { path: path.display().to_string(), found, known: migrations::KNOWN });
     }
-    let mut statement = connection.prepare(USERS)?;
-    let lines = statement.query_map([], line)?.collect::<rusqlite::Result<_>>()?;
-    Ok(lines)
+    Ok(connection)
 }
 
 fn line(row: &rusqlite::Row) -> rusqlite::Result<UserLine> {

@@ -18,6 +18,7 @@ mod takeover;
 mod bad_input;
 mod limits;
 
+mod keeping;
 mod shutdown;
 mod storage;
 

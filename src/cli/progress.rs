@@ -1,0 +1,61 @@
+//! How far a long command is, as a bar on standard error if that is a terminal. Without one, or without the feature `tools`: nothing.
+
+#[cfg(feature = "tools")]
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// What is counted.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Unit {
+    /// Bytes, written as KiB, MiB, …
+    Bytes,
+    /// Messages.
+    Messages,
+}
+
+/// A bar that is gone when this is dropped.
+#[cfg(feature = "tools")]
+pub(super) struct Progress(ProgressBar);
+
+#[cfg(feature = "tools")]
+impl Progress {
+    /// A bar, at nothing of nothing yet. It hides itself where there is no terminal.
+    pub(super) fn new(unit: Unit) -> Progress {
+        let template = match unit {
+            Unit::Bytes => "[{bar:40}] {binary_bytes} of {binary_total_bytes} {msg}",
+            Unit::Messages => "[{bar:40}] {human_pos} of {human_len} messages",
+        };
+        let style = ProgressStyle::with_template(template).expect("the template is right").progress_chars("=> ");
+        Progress(ProgressBar::new(0).with_style(style))
+    }
+
+    /// `done` of `total`; at the end, what is left to do is checking.
+    pub(super) fn at(&self, done: u64, total: u64) {
+        if done == total {
+            self.0.set_message("(checking)");
+        }
+        self.0.set_length(total);
+        self.0.set_position(done);
+    }
+}
+
+#[cfg(feature = "tools")]
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// No bar.
+#[cfg(not(feature = "tools"))]
+pub(super) struct Progress;
+
+#[cfg(not(feature = "tools"))]
+impl Progress {
+    /// Nothing.
+    pub(super) fn new(_: Unit) -> Progress {
+        Progress
+    }
+
+    /// Nothing.
+    pub(super) fn at(&self, _done: u64, _total: u64) {}
+}
