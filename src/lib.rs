@@ -26,6 +26,7 @@
 //! | [`client`] | the blocking client library |
 //! | [`cli`] | one file per subcommand |
 //! | [`config`] | what an operator may change |
+//! | [`mail`] | letters to the operator, by SMTP |
 //! | [`limits`], [`clock`], [`threads`], [`logging`], [`notify`] | fixed caps, time, named threads, the log, what systemd is told |
 //!
 //! # The walk
@@ -57,9 +58,12 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod delivery;
+pub mod health;
 pub mod jobs;
+pub mod language;
 pub mod limits;
 pub mod logging;
+pub mod mail;
 pub mod notify;
 pub mod protocol;
 pub mod server;

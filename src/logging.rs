@@ -46,14 +46,35 @@ const TERMINAL_WRITE_BYTES: usize = 4096;
 ///
 /// # Errors
 /// The file cannot be opened, the thread cannot be started, or the process has a log already.
-pub fn start(level: LevelFilter, file: &Path) -> io::Result<()> {
+pub fn start(level: LevelFilter, file: &Path) -> io::Result<Logging> {
     let outputs = Outputs { file: LogFile::open(file)?, terminal: Terminal::new(io::stderr()) };
-    let log = QueuedLog::new(level, LOG_QUEUE_LINES);
+    let log = QueuedLog::new(LOG_QUEUE_LINES);
+    let queue = log.queue.clone();
     let writer = log.clone();
     std::thread::Builder::new().name("log".to_owned()).spawn(move || log_loop(&writer, outputs))?;
     log::set_boxed_logger(Box::new(log)).map_err(io::Error::other)?;
     log::set_max_level(level);
-    Ok(())
+    Ok(Logging { queue })
+}
+
+/// The log of this process, to change it while it runs. Safe from any thread.
+#[derive(Clone)]
+pub struct Logging {
+    queue: Arc<Queue>,
+}
+
+impl Logging {
+    /// Has the file opened anew under its name before the next line is written: whoever rotates logs has renamed it. If it cannot be opened, the old one
+    /// stays in use, and a line says so.
+    pub fn reopen(&self) {
+        self.queue.state.lock().reopen = true;
+        self.queue.changed.notify_all();
+    }
+
+    /// From now on only records up to this level.
+    pub fn set_level(&self, level: LevelFilter) {
+        log::set_max_level(level);
+    }
 }
 
 /// A message as it may stand in a line: control characters, line ends above all, are written as escapes.
@@ -77,7 +98,7 @@ struct QueuedLog {
 }
 
 impl QueuedLog {
-    fn new(level: LevelFilter, max_lines: usize) -> QueuedLog {
+    fn new(max_lines: usize) -> QueuedLog {
         let mut config = ConfigBuilder::new();
         config
             .set_time_format_custom(format_description!(
@@ -90,7 +111,7 @@ impl QueuedLog {
             .add_filter_allow_str(env!("CARGO_CRATE_NAME"));
         let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new(), max_lines });
         let writer = LineWriter { queue: Arc::clone(&queue), line: Vec::new() };
-        QueuedLog { queue, lines: Arc::from(WriteLogger::new(level, config.build(), writer)) }
+        QueuedLog { queue, lines: Arc::from(WriteLogger::new(LevelFilter::Trace, config.build(), writer)) }
     }
 
     /// A line of the log's own.
@@ -101,7 +122,8 @@ impl QueuedLog {
 
 impl Log for QueuedLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.lines.enabled(metadata)
+        // The level is the process's, which can change; the macros have asked it already, others may not have.
+        metadata.level() <= log::max_level() && self.lines.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -156,6 +178,8 @@ struct QueueState {
     dropped: u64,
     /// The log's thread is writing what it took.
     writing: bool,
+    /// The file is to be opened anew.
+    reopen: bool,
 }
 
 impl Queue {
@@ -169,16 +193,20 @@ impl Queue {
         }
     }
 
-    /// Waits for lines; takes them all, and the number of those that were dropped.
-    fn take(&self) -> (VecDeque<Vec<u8>>, u64) {
+    /// Waits for lines, or the wish to open the file anew; takes all lines.
+    fn take(&self) -> Taken {
         let mut state = self.state.lock();
         state.writing = false;
         self.changed.notify_all();
-        while state.lines.is_empty() {
+        while state.lines.is_empty() && !state.reopen {
             self.changed.wait(&mut state);
         }
         state.writing = true;
-        (std::mem::take(&mut state.lines), std::mem::take(&mut state.dropped))
+        Taken {
+            lines: std::mem::take(&mut state.lines),
+            dropped: std::mem::take(&mut state.dropped),
+            reopen: std::mem::take(&mut state.reopen),
+        }
     }
 
     /// Waits until everything is written, but no longer than `timeout`.
@@ -193,10 +221,22 @@ impl Queue {
     }
 }
 
+/// What the log's thread has to do.
+struct Taken {
+    lines: VecDeque<Vec<u8>>,
+    /// Lines that found the queue full.
+    dropped: u64,
+    /// Open the file anew first.
+    reopen: bool,
+}
+
 /// The log's thread. It lives as long as the process.
 fn log_loop<T: Write + AsFd>(log: &QueuedLog, mut outputs: Outputs<T>) {
     loop {
-        let (lines, dropped) = log.queue.take();
+        let Taken { lines, dropped, reopen } = log.queue.take();
+        if reopen {
+            outputs.reopen(log);
+        }
         if dropped > 0 {
             log.note(
                 Level::Warn,
@@ -214,6 +254,19 @@ struct Outputs<T> {
 }
 
 impl<T: Write + AsFd> Outputs<T> {
+    fn reopen(&mut self, log: &QueuedLog) {
+        match LogFile::open(&self.file.path) {
+            Ok(file) => self.file = file,
+            Err(error) => log.note(
+                Level::Error,
+                &format!(
+                    "log: {} cannot be opened anew ({error}); the file that was open stays in use",
+                    self.file.path.display()
+                ),
+            ),
+        }
+    }
+
     fn write(&mut self, log: &QueuedLog, lines: &VecDeque<Vec<u8>>) {
         for line in lines {
             // The file first: a stopped terminal must not keep lines from it.

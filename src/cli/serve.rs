@@ -6,19 +6,22 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, flock};
 
 use super::fail;
-use super::signals::StopSignal;
+use super::signals::{Wish, Wishes};
 use crate::config::{Config, Origin, Resolved, Sources};
+use crate::logging::{self, Logging};
+use crate::notify;
 use crate::server::{Server, Stopped};
-use crate::{logging, notify};
 
 /// Run the server
 ///
 /// It prints "listening on ADDRESS" as its first line on standard output and logs to standard error and to DIR/chatserver.log. Ctrl-C or SIGTERM stops it:
-/// what is on its way is delivered or saved first. A second one stops it at once. SIGHUP does nothing.
+/// what is on its way is delivered or saved first. A second one stops it at once. SIGHUP opens the log anew and reads the configuration again; what is
+/// wrong there is logged and changes nothing.
 ///
 /// Settings come from DIR/chatserver.toml or --config FILE, from environment variables (CHATSERVER_ and the setting's name in upper case) and from these
 /// flags, each stronger than the one before. `chatserver config sample` prints all of them with their meaning.
@@ -69,30 +72,30 @@ pub fn run(args: Args) -> ExitCode {
     };
     // Everything that this process creates is its user's alone, whatever library creates it.
     rustix::process::umask(Mode::from_raw_mode(0o077));
-    let (_lock, signal) = match prepare(&resolved.config) {
+    let (_lock, log, wishes) = match prepare(&resolved.config) {
         Ok(prepared) => prepared,
         Err(why) => return fail(why),
     };
     log_start(&resolved);
-    let code = serve(resolved.config, &signal);
+    let code = serve(Running { sources, resolved, log, wishes });
     log::logger().flush();
     code
 }
 
 /// What must be in place before the server: its directory, the lock on it, the log, the signals.
-fn prepare(config: &Config) -> Result<(File, StopSignal), String> {
+fn prepare(config: &Config) -> Result<(File, Logging, Wishes), String> {
     create_directory(&config.data)?;
     let lock = lock_directory(&config.data)?;
     let file = config.data.join(logging::FILE_NAME);
-    logging::start(config.log_level, &file).map_err(|error| {
+    let log = logging::start(config.log_level, &file).map_err(|error| {
         format!(
             "the log {} cannot be opened ({error}); correct its permissions, or name another directory with --data DIR",
             file.display()
         )
     })?;
-    let signal = StopSignal::install()
+    let wishes = Wishes::install()
         .map_err(|error| format!("the signal handlers cannot be installed ({error}); start the server again"))?;
-    Ok((lock, signal))
+    Ok((lock, log, wishes))
 }
 
 /// The directory with mode 0700; one that is there keeps its mode.
@@ -167,8 +170,16 @@ fn warn_of_others(dir: &Path) {
     }
 }
 
-fn serve(config: Config, signal: &StopSignal) -> ExitCode {
-    let server = match Server::start(config) {
+/// What the server was started with, and what reaches it from outside.
+struct Running {
+    sources: Sources,
+    resolved: Resolved,
+    log: Logging,
+    wishes: Wishes,
+}
+
+fn serve(mut running: Running) -> ExitCode {
+    let server = match Server::start(running.resolved.config.clone()) {
         Ok(server) => server,
         Err(error) => {
             log::error!("{error}");
@@ -178,7 +189,7 @@ fn serve(config: Config, signal: &StopSignal) -> ExitCode {
     announce(server.local_addr());
     notify::ready();
     // Not inside the log line: a level below info does not evaluate it.
-    let signal = signal.wait();
+    let signal = running.serve_until_stopped(&server);
     log::info!("{signal}: stopping");
     notify::stopping();
     let Stopped { delivered, saved, unsaved } = server.stop();
@@ -188,6 +199,80 @@ fn serve(config: Config, signal: &StopSignal) -> ExitCode {
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+impl Running {
+    /// Heeds wishes and tells the service manager that the server is alive, until it is to stop; gives the signal's name.
+    fn serve_until_stopped(&mut self, server: &Server) -> &'static str {
+        let pulse = notify::watchdog_interval();
+        let mut is_stuck = false;
+        loop {
+            match self.wishes.wait(pulse.unwrap_or(Duration::MAX)) {
+                Some(Wish::Stop(signal)) => return signal,
+                Some(Wish::Reload) => {
+                    notify::reloading();
+                    self.log.reopen();
+                    self.reload(server);
+                    notify::ready();
+                }
+                // Whatever the disk or a mail server does, this thread waits for neither.
+                None if server.responds() => {
+                    is_stuck = false;
+                    notify::alive();
+                }
+                None => {
+                    if !std::mem::replace(&mut is_stuck, true) {
+                        log::error!(
+                            "the server does not respond: a lock is stuck; the service manager is no longer told that it is alive"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the configuration again. What is wrong with it is logged, and changes nothing.
+    fn reload(&mut self, server: &Server) {
+        let resolved = match self.read_again() {
+            Ok(resolved) => resolved,
+            Err(why) => {
+                for line in why.lines() {
+                    log::error!("SIGHUP: {line}");
+                }
+                log::error!("SIGHUP: the log is opened anew, the configuration stays as it was");
+                return;
+            }
+        };
+        match server.reload(&resolved.config) {
+            Ok(waiting) => {
+                self.log.set_level(resolved.config.log_level);
+                let before = self.resolved.lines();
+                let changed = resolved.lines().into_iter().zip(before).filter(|(new, old)| new.1 != old.1);
+                for ((name, value, origin), (_, old, _)) in changed {
+                    let when = if waiting.contains(&name) { "; takes effect at the next start" } else { "" };
+                    log::info!("SIGHUP: {name} = {value} ({origin}), was {old}{when}");
+                }
+                if waiting.contains(&"key") {
+                    log::info!("SIGHUP: a new key takes effect at the next start");
+                }
+                log::info!("SIGHUP: log opened anew, configuration read again");
+                self.resolved = resolved;
+            }
+            Err(error) => log::error!("SIGHUP: {error}; the configuration stays as it was"),
+        }
+    }
+
+    /// The configuration as it is now. A file that was there and is gone or empty is a mistake of whoever writes it, not the wish for defaults.
+    fn read_again(&self) -> Result<Resolved, String> {
+        let resolved = Resolved::from_sources(&self.sources).map_err(|error| error.to_string())?;
+        match (&self.resolved.file, &resolved.file) {
+            (Some(before), None) => Err(format!("{} is not there any more", before.display())),
+            (_, Some(file)) if std::fs::read(file).is_ok_and(|text| text.trim_ascii().is_empty()) => {
+                Err(format!("{} is empty", file.display()))
+            }
+            _ => Ok(resolved),
+        }
+    }
 }
 
 /// The line that scripts wait for. A standard output that nobody reads is no reason not to serve.

@@ -1,30 +1,40 @@
-//! Signals that stop the server. With the log they are the only process-wide state, and only `serve` installs them.
+//! Signals that stop the server, or have it look at its configuration and its log again. With the log they are the only process-wide state, and only `serve` installs them.
 //!
-//! SIGINT comes through ctrlc; SIGTERM and SIGHUP through signal-hook, since ctrlc cannot tell which signal came. SIGHUP is logged and changes nothing:
-//! a server must not end because the terminal that started it was closed.
+//! SIGINT comes through ctrlc; SIGTERM and SIGHUP through signal-hook, since ctrlc cannot tell which signal came. SIGHUP never ends the
+//! server, not even when it means that the terminal which started it was closed.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::Duration;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// The wish to stop, as it arrives from outside.
-pub struct StopSignal {
-    stop: Receiver<&'static str>,
+/// A wish from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Stop; with the name of the signal.
+    Stop(&'static str),
+    /// Open the log anew and read the configuration again (SIGHUP).
+    Reload,
 }
 
-impl StopSignal {
-    /// From now on SIGINT and SIGTERM no longer end the process: the first of them ends [`StopSignal::wait`], the second ends the process at once, with
+/// Wishes, as they arrive.
+pub struct Wishes {
+    wishes: Receiver<Wish>,
+}
+
+impl Wishes {
+    /// From now on SIGINT, SIGTERM and SIGHUP no longer end the process: they arrive here. A second SIGINT or SIGTERM ends the process at once, with
     /// exit code 130 or 143. Once per process.
     ///
     /// # Errors
     /// The system refuses a handler or its thread.
-    pub fn install() -> io::Result<StopSignal> {
-        let (sender, stop) = channel();
-        let interrupt = Stopper { stopping: Arc::default(), stop: sender };
+    pub fn install() -> io::Result<Wishes> {
+        let (sender, wishes) = channel();
+        let interrupt = Stopper { stopping: Arc::default(), wishes: sender };
         let terminate = interrupt.clone();
         ctrlc::set_handler(move || interrupt.stop(SIGINT, "SIGINT")).map_err(io::Error::other)?;
         let mut signals = Signals::new([SIGTERM, SIGHUP])?;
@@ -32,23 +42,28 @@ impl StopSignal {
             for signal in &mut signals {
                 match signal {
                     SIGTERM => terminate.stop(SIGTERM, "SIGTERM"),
-                    _ => log::info!("SIGHUP: nothing to do, the server goes on; SIGINT or SIGTERM stops it"),
+                    // Nobody listens any more: the process ends.
+                    _ => drop(terminate.wishes.send(Wish::Reload)),
                 }
             }
         })?;
-        Ok(StopSignal { stop })
+        Ok(Wishes { wishes })
     }
 
-    /// Waits until the server is to stop; gives the signal's name.
-    pub fn wait(&self) -> &'static str {
-        self.stop.recv().unwrap_or("the end of the signal handlers")
+    /// Waits for a wish, at most for `timeout`.
+    pub fn wait(&self, timeout: Duration) -> Option<Wish> {
+        match self.wishes.recv_timeout(timeout) {
+            Ok(wish) => Some(wish),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Wish::Stop("the end of the signal handlers")),
+        }
     }
 }
 
 #[derive(Clone)]
 struct Stopper {
     stopping: Arc<AtomicBool>,
-    stop: Sender<&'static str>,
+    wishes: Sender<Wish>,
 }
 
 impl Stopper {
@@ -57,6 +72,6 @@ impl Stopper {
             // As the shell reports a process that a signal ended.
             std::process::exit(128 + signal);
         }
-        let _ = self.stop.send(name);
+        let _ = self.wishes.send(Wish::Stop(name));
     }
 }

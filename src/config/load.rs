@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::raw::Raw;
-use super::settings::{self, Kind, SETTINGS, Setting};
+use super::settings::{self, SETTINGS, Setting};
 use super::{Config, ConfigError, DEFAULT_DATA, FILE_NAME, Problem, rules};
 
 /// Beginning of every environment variable of ours.
@@ -107,7 +107,7 @@ impl Resolved {
     pub fn lines(&self) -> Vec<(&'static str, String, Origin)> {
         SETTINGS
             .iter()
-            .filter(|setting| !matches!(setting.kind, Kind::KeyFile))
+            .filter(|setting| setting.gives() == setting.name)
             .map(|setting| (setting.name, setting.show(&self.config), origin_in(&self.origins, setting.name)))
             .collect()
     }
@@ -179,10 +179,11 @@ impl Assembly {
         for &(line, name, value) in &entries {
             self.entry(Origin::File(path.to_owned(), line), name, value, named);
         }
-        if let (Some(_), Some((line, ..))) =
-            (entries.iter().find(|entry| entry.1 == "key"), entries.iter().find(|entry| entry.1 == "key_file"))
-        {
-            self.two_keys(&Origin::File(path.to_owned(), *line).place("key_file", None));
+        for twin in SETTINGS.iter().filter(|setting| setting.gives() != setting.name) {
+            let line = |name: &str| entries.iter().find(|entry| entry.1 == name).map(|entry| entry.0);
+            if let (Some(_), Some(line)) = (line(twin.gives()), line(twin.name)) {
+                self.given_twice(twin, Origin::File(path.to_owned(), line).place(twin.name, None));
+            }
         }
     }
 
@@ -229,8 +230,11 @@ impl Assembly {
                 }
             }
         }
-        if ["CHATSERVER_KEY", "CHATSERVER_KEY_FILE"].iter().all(|key| variables.iter().any(|(name, _)| name == key)) {
-            self.two_keys("CHATSERVER_KEY_FILE");
+        for twin in SETTINGS.iter().filter(|setting| setting.gives() != setting.name) {
+            let is_set = |variable: String| variables.iter().any(|(name, _)| *name == *variable);
+            if is_set(twin.variable()) && settings::find(twin.gives()).is_some_and(|other| is_set(other.variable())) {
+                self.given_twice(twin, twin.variable());
+            }
         }
     }
 
@@ -252,8 +256,7 @@ impl Assembly {
     fn set(&mut self, setting: &'static Setting, raw: &Raw, origin: Origin) {
         match setting.take(&mut self.config, raw) {
             Ok(()) => {
-                let name = if matches!(setting.kind, Kind::KeyFile) { "key" } else { setting.name };
-                self.origins.insert(name, origin);
+                self.origins.insert(setting.gives(), origin);
             }
             Err(message) => {
                 let shown = (!setting.is_secret()).then(|| raw.shown());
@@ -262,8 +265,9 @@ impl Assembly {
         }
     }
 
-    fn two_keys(&mut self, place: &str) {
-        self.problems.push(Problem::new(place, "the key is given twice, as a text and as a file; keep one of them"));
+    fn given_twice(&mut self, twin: &Setting, place: String) {
+        let message = format!("the {} is given twice, as a text and as a file; keep one of them", twin.gives());
+        self.problems.push(Problem::new(place, message));
     }
 }
 

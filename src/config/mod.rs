@@ -9,6 +9,7 @@
 mod error;
 mod key;
 mod load;
+mod mail;
 mod raw;
 mod rules;
 mod sample;
@@ -20,12 +21,15 @@ mod written;
 pub use error::{ConfigError, Problem};
 pub use key::{Key, KeyFault};
 pub use load::{Origin, Resolved, Sources};
+pub use mail::{MailConfig, Password, Tls};
 pub use sample::{markdown, sample};
 pub use units::parse_duration;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use crate::language::Language;
 
 /// The directory of all run-time files, unless another is named.
 pub const DEFAULT_DATA: &str = "./data";
@@ -88,6 +92,12 @@ pub struct Config {
     pub max_writers: usize,
     /// error, warn, info, debug or trace.
     pub log_level: log::LevelFilter,
+    /// Of refusals and mails.
+    pub language: Language,
+    /// From one report by mail to the next; zero = none but those that are asked for.
+    pub report_interval: Duration,
+    /// Whom reports and alerts go to, and how.
+    pub mail: MailConfig,
 }
 
 impl Default for Config {
@@ -113,6 +123,17 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         let problems = rules::broken(self, &|_| Origin::Program);
         if problems.is_empty() { Ok(()) } else { Err(ConfigError { problems }) }
+    }
+
+    /// What a server that runs with this configuration makes of `new`: the configuration that it goes on with, and the names of the settings whose new
+    /// values it takes over at its next start only.
+    ///
+    /// # Errors
+    /// The two do not go together, for example since a limit that can change now needs one that cannot.
+    pub fn reloaded(&self, new: &Config) -> Result<(Config, Vec<&'static str>), ConfigError> {
+        let (next, waiting) = settings::reloaded(self, new);
+        next.check()?;
+        Ok((next, waiting))
     }
 
     /// A value of each field's type, to be filled from the table of settings.
@@ -144,6 +165,9 @@ impl Config {
             exempt_addresses: Vec::new(),
             max_writers: 0,
             log_level: log::LevelFilter::Off,
+            language: Language::English,
+            report_interval: Duration::ZERO,
+            mail: MailConfig::default(),
         }
     }
 }

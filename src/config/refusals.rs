@@ -135,6 +135,14 @@ fn impossible_combinations_are_refused_where_somebody_wrote_them() {
             "max_packet_bytes = 2_399\nmax_text_bytes = 2_000",
             "chatserver.toml:1: max_packet_bytes = 2399: existing clients send packets of 2,152 bytes; write at least 2400",
         ),
+        (
+            "smtp_user = \"ann\"",
+            "chatserver.toml:1: smtp_user = ann: there is no password for it; add smtp_password or smtp_password_file",
+        ),
+        (
+            "smtp_user = \"ann\"\nsmtp_password = \"x\"\nsmtp_host = \"example.org\"\nsmtp_tls = \"none\"",
+            "chatserver.toml:4: smtp_tls = none: the password would cross the network in the clear",
+        ),
         ("listen = \"0.0.0.0:8989\"", "chatserver.toml:1: listen = 0.0.0.0:8989: the key is the published one"),
         ("listen = \"[::]:8989\"", "or say --allow-published-key"),
     ] {
@@ -200,6 +208,9 @@ fn a_key_is_never_shown() {
         let error = Config::load(&sources).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("secret"), "{error}");
     }
+    let (_dir, sources) = with_file("smtp_password = \"secret\u{7}\"");
+    assert!(!format!("{:?}", Config::load(&sources)).contains("secret"));
+    assert!(!format!("{:?}", load("smtp_user = \"ann\"\nsmtp_password = \"secret\"")).contains("secret"));
     let error = Config::load(&environment(&[("CHATSERVER_KEY", secret)])).unwrap_err().to_string();
     assert_eq!(error, format!("CHATSERVER_KEY: {}", KeyFault::Length(secret.len())));
     let resolved = Resolved::from_sources(&environment(&[("CHATSERVER_KEY", "secret0123456789")])).unwrap();

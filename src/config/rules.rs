@@ -2,7 +2,8 @@
 
 use super::load::Origin;
 use super::units::show_bytes;
-use super::{Config, Problem, settings};
+use super::{Config, Problem, Tls, settings};
+use std::net::IpAddr;
 
 /// What a chat packet may have beyond its text: header, padding, two names of 128 bytes, the text's and the times' tags and lengths, and room for the two
 /// numbers that a later protocol level adds.
@@ -17,10 +18,18 @@ const LEAST_MEMORY_PACKETS: usize = 16;
 /// The rules that `config` breaks; `origin` says where a setting's value came from.
 pub(super) fn broken(config: &Config, origin: &dyn Fn(&str) -> Origin) -> Vec<Problem> {
     let rules = Rules { config, origin };
-    [rules.packet(), rules.text(), rules.outbox(), rules.memory(), rules.backlog(), rules.published_key()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        rules.packet(),
+        rules.text(),
+        rules.outbox(),
+        rules.memory(),
+        rules.backlog(),
+        rules.published_key(),
+        rules.password(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 struct Rules<'c> {
@@ -94,6 +103,21 @@ impl Rules<'_> {
         })
     }
 
+    fn password(&self) -> Option<Problem> {
+        let mail = &self.config.mail;
+        let stays_here = mail.host == "localhost" || mail.host.parse::<IpAddr>().is_ok_and(|host| host.is_loopback());
+        let (place, message) = match (&mail.user, &mail.password) {
+            (Some(_), None) => ("smtp_user", "there is no password for it; add smtp_password or smtp_password_file"),
+            (None, Some(_)) => ("smtp_password", "there is no user for it; add smtp_user"),
+            (Some(_), Some(_)) if mail.tls == Tls::None && !stays_here => (
+                "smtp_tls",
+                "the password would cross the network in the clear; write \"starttls\" or \"tls\", or leave out smtp_user",
+            ),
+            _ => return None,
+        };
+        Some(Problem::new(self.place(place), message))
+    }
+
     /// `a` and `b` exclude each other. The one that somebody wrote comes first: that is where to look.
     fn conflict(&self, a: &str, b: &str, why: &str, remedy: &str) -> Problem {
         let (first, second) = if (self.origin)(a) == Origin::Default { (b, a) } else { (a, b) };
@@ -102,7 +126,9 @@ impl Rules<'_> {
     }
 
     fn place(&self, name: &str) -> String {
-        (self.origin)(name).place(name, Some(&self.value(name)))
+        let is_secret = settings::find(name).is_some_and(settings::Setting::is_secret);
+        let value = (!is_secret).then(|| self.value(name));
+        (self.origin)(name).place(name, value.as_deref())
     }
 
     fn value(&self, name: &str) -> String {

@@ -17,7 +17,7 @@ pub fn sample() -> String {
         for paragraph in [setting.meaning, &reached, &unit] {
             comment(&mut file, paragraph);
         }
-        file.push_str(&format!("#{} = {}\n", setting.name, setting.default.unwrap_or("\"FILE\"")));
+        file.push_str(&format!("#{} = {}\n", setting.name, setting.default.unwrap_or(setting.example())));
     }
     file
 }
@@ -35,7 +35,8 @@ pub fn markdown() -> String {
 
 const SAMPLE_HEAD: &str = "\
 # The configuration of chatserver. Every setting is here with its default, commented out:
-# remove the # in front of a setting to change it. Stop and start the server afterwards.
+# remove the # in front of a setting to change it. Then send the server SIGHUP (its log says what
+# takes effect at the next start only), or stop and start it.
 #
 # Where it is read from: DIR/chatserver.toml, where DIR is the data directory, or --config FILE.
 # Stronger than this file: an environment variable, CHATSERVER_ and the name in upper case

@@ -12,7 +12,8 @@ use log::LevelFilter;
 
 use super::raw::Raw;
 use super::values::{self, Zero};
-use super::{Config, Key, units};
+use super::{Config, Key, Password, Tls, units};
+use crate::language::Language;
 
 /// Access to a field of type `T`.
 type Field<T> = fn(&mut Config) -> &mut T;
@@ -38,6 +39,16 @@ pub(super) enum Kind {
     Count(Number, RangeInclusive<u64>),
     Addresses(Field<Vec<IpAddr>>),
     Level(Field<LevelFilter>),
+    Language(Field<Language>),
+    /// Any text without control characters; empty = not set.
+    Text(Field<Option<String>>),
+    Host(Field<String>),
+    Port(Field<u16>),
+    Tls(Field<Tls>),
+    MailAddresses(Field<Vec<String>>),
+    File(Field<Option<PathBuf>>),
+    Password(Field<Option<Password>>),
+    PasswordFile(Field<Option<Password>>),
 }
 
 /// One setting.
@@ -50,6 +61,17 @@ pub(super) struct Setting {
     pub(super) meaning: &'static str,
     /// For the operator: what happens when it is reached, or what to mind. May be empty.
     pub(super) reached: &'static str,
+    /// When a new value takes effect.
+    pub(super) reload: Reload,
+}
+
+/// When a new value takes effect in a running server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reload {
+    /// At SIGHUP; what concerns connections, for those that begin after it.
+    Now,
+    /// At the next start.
+    Restart,
 }
 
 const MEBIBYTE: u64 = 1 << 20;
@@ -64,6 +86,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("\"127.0.0.1:8989\""),
         meaning: "Address and port to listen on. Port 0 takes any free one; the address is printed. \"[::]:8989\" or \"0.0.0.0:8989\" listens on all addresses of the machine.",
         reached: "With the published key only loopback addresses are accepted, unless allow_published_key is set.",
+        reload: Reload::Restart,
     },
     Setting {
         name: "data",
@@ -71,6 +94,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("\"./data\""),
         meaning: "Directory of the database, the log and the lock. A relative one starts where the server was started.",
         reached: "Only in a file that was named with --config: a file found in the directory cannot move it. One server per directory: a second one refuses to start.",
+        reload: Reload::Restart,
     },
     Setting {
         name: "key",
@@ -78,6 +102,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("\"12345abcdef67890\""),
         meaning: "The pre-shared key, the same in every client: text of 16, 24 or 32 bytes, or \"hex:\" and 32, 48 or 64 hexadecimal digits. The default is published and in every existing client: it hides nothing from anybody.",
         reached: "A client with another key is disconnected at its first packet. Whoever can read this file has the key: chmod 600, or use key_file.",
+        reload: Reload::Restart,
     },
     Setting {
         name: "key_file",
@@ -85,6 +110,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: None,
         meaning: "A file that holds the key, written as in \"key\", on one line. Instead of \"key\", not beside it.",
         reached: "Let only the server's user read it (mode 0600).",
+        reload: Reload::Restart,
     },
     Setting {
         name: "allow_published_key",
@@ -92,6 +118,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("false"),
         meaning: "Listen on other than loopback addresses although the key is the published one.",
         reached: "Anybody who can reach the port can then read every text and be any user.",
+        reload: Reload::Restart,
     },
     Setting {
         name: "login_timeout",
@@ -99,6 +126,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("\"30 s\""),
         meaning: "How long a connection may take from its beginning to its complete login.",
         reached: "The connection is closed.",
+        reload: Reload::Now,
     },
     Setting {
         name: "read_timeout",
@@ -106,6 +134,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("\"120 s\""),
         meaning: "How long a logged-in client may be silent. Any packet counts, also a ping.",
         reached: "The client counts as gone: its connection is closed, its messages wait.",
+        reload: Reload::Now,
     },
     Setting {
         name: "packet_timeout",
@@ -113,6 +142,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("\"30 s\""),
         meaning: "How long a packet may take from its first byte to its last.",
         reached: "The connection is closed.",
+        reload: Reload::Now,
     },
     Setting {
         name: "write_stall_timeout",
@@ -120,6 +150,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("\"60 s\""),
         meaning: "How long a client for whom something is ready may take none of it.",
         reached: "Its connection is closed; what it did not take waits for its next login.",
+        reload: Reload::Now,
     },
     Setting {
         name: "shutdown_timeout",
@@ -127,6 +158,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("\"5 s\""),
         meaning: "How long a stop may spend on delivering what is on its way.",
         reached: "The rest is saved and delivered after the next start.",
+        reload: Reload::Now,
     },
     Setting {
         name: "save_interval",
@@ -134,6 +166,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("\"1 s\""),
         meaning: "How old an unacknowledged message may become before it goes to disk. A crash costs at most what is younger.",
         reached: "It is written to the database. Shorter means more writing, longer means less.",
+        reload: Reload::Restart,
     },
     Setting {
         name: "max_packet_bytes",
@@ -141,6 +174,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("\"64 KiB\""),
         meaning: "Longest packet that is taken, header included. At least 2,400, since existing clients send packets of 2,152 bytes.",
         reached: "The connection that announced a longer one is closed.",
+        reload: Reload::Now,
     },
     Setting {
         name: "max_text_bytes",
@@ -148,6 +182,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("60000"),
         meaning: "Longest text of a message, in bytes of UTF-8 (a Chinese character has three).",
         reached: "The message is not taken.",
+        reload: Reload::Now,
     },
     Setting {
         name: "outbox_bytes",
@@ -155,6 +190,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("\"1 MiB\""),
         meaning: "Bytes ready to be sent to one client and not yet taken by its socket. At least twice max_packet_bytes.",
         reached: "Further messages to this client wait in memory, then on disk, and follow in order; no sender notices.",
+        reload: Reload::Restart,
     },
     Setting {
         name: "memory_bytes",
@@ -162,6 +198,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("\"256 MiB\""),
         meaning: "Messages held in memory, all users together. At least 16 times max_packet_bytes.",
         reached: "Senders wait until the disk has caught up, at most for memory_wait_timeout. Nothing accepted is dropped.",
+        reload: Reload::Restart,
     },
     Setting {
         name: "memory_wait_timeout",
@@ -169,6 +206,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("\"30 s\""),
         meaning: "How long a sender waits for memory.",
         reached: "The sender's connection is closed; its last message was not accepted.",
+        reload: Reload::Now,
     },
     Setting {
         name: "backlog_messages",
@@ -176,6 +214,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("2_000_000"),
         meaning: "Messages that may wait for one user.",
         reached: "New messages to this user are refused; those that wait stay.",
+        reload: Reload::Restart,
     },
     Setting {
         name: "backlog_bytes",
@@ -183,6 +222,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("\"1 GiB\""),
         meaning: "Bytes of text that may wait for one user. At least max_text_bytes.",
         reached: "New messages to this user are refused; those that wait stay.",
+        reload: Reload::Restart,
     },
     Setting {
         name: "data_bytes",
@@ -190,6 +230,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("\"10 GiB\""),
         meaning: "Size of the database.",
         reached: "Messages to users who are not there are refused until there is room again.",
+        reload: Reload::Restart,
     },
     Setting {
         name: "expire_after",
@@ -197,6 +238,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("\"7 days\""),
         meaning: "Age at which a waiting message is given up. \"0 s\" = never.",
         reached: "The message is deleted and counted; nobody is told.",
+        reload: Reload::Restart,
     },
     Setting {
         name: "max_connections",
@@ -204,6 +246,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("0"),
         meaning: "Connections at one time. 0 = computed at start from the limits of the machine; the log says which one binds.",
         reached: "Further connections are closed at once.",
+        reload: Reload::Restart,
     },
     Setting {
         name: "max_per_address",
@@ -211,6 +254,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("256"),
         meaning: "Connections of one client address.",
         reached: "Further connections from there are closed at once.",
+        reload: Reload::Now,
     },
     Setting {
         name: "max_strangers",
@@ -218,6 +262,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("1_024"),
         meaning: "Connections that have not logged in yet.",
         reached: "Further connections are closed at once, until some of these have logged in or left.",
+        reload: Reload::Now,
     },
     Setting {
         name: "max_strangers_per_address",
@@ -225,6 +270,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("64"),
         meaning: "The same, of one client address.",
         reached: "Further connections from there are closed at once.",
+        reload: Reload::Now,
     },
     Setting {
         name: "exempt_addresses",
@@ -232,6 +278,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("[\"127.0.0.1\", \"::1\"]"),
         meaning: "Addresses to which the two limits per address do not apply.",
         reached: "The limits on all connections together still do.",
+        reload: Reload::Now,
     },
     Setting {
         name: "max_writers",
@@ -239,6 +286,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("256"),
         meaning: "Threads that bring waiting messages from disk, or write to a full socket, at one time.",
         reached: "Further clients with waiting messages take their turn.",
+        reload: Reload::Restart,
     },
     Setting {
         name: "log_level",
@@ -246,6 +294,103 @@ pub(super) const SETTINGS: &[Setting] = &[
         default: Some("\"info\""),
         meaning: "What is logged: error, warn, info, debug or trace, each with those before it.",
         reached: "",
+        reload: Reload::Now,
+    },
+    Setting {
+        name: "language",
+        kind: Kind::Language(|c| &mut c.language),
+        default: Some("\"en\""),
+        meaning: "Language of refusals and mails: en (English) or zh (Chinese). The log is English.",
+        reached: "",
+        reload: Reload::Now,
+    },
+    Setting {
+        name: "report_interval",
+        kind: Kind::Duration(|c| &mut c.report_interval, Zero::Legal),
+        default: Some("\"12 h\""),
+        meaning: "Time from one health report by mail to the next. \"0 s\" = none but those that are asked for with `chatserver report --send`.",
+        reached: "A report goes to mail_to. Alerts do not wait for it.",
+        reload: Reload::Now,
+    },
+    Setting {
+        name: "mail_to",
+        kind: Kind::MailAddresses(|c| &mut c.mail.to),
+        default: Some("[]"),
+        meaning: "Mail addresses of the operators, for health reports and alerts. None = no mail is sent.",
+        reached: "`chatserver mail test` tries it.",
+        reload: Reload::Now,
+    },
+    Setting {
+        name: "mail_from",
+        kind: Kind::Text(|c| &mut c.mail.from),
+        default: None,
+        meaning: "Address that mails come from. Not set = chatserver@ and the name of this machine.",
+        reached: "Most providers want the address of the account here.",
+        reload: Reload::Now,
+    },
+    Setting {
+        name: "smtp_host",
+        kind: Kind::Host(|c| &mut c.mail.host),
+        default: Some("\"localhost\""),
+        meaning: "Name of the SMTP server that takes the mails.",
+        reached: "With TLS its certificate must be for this name.",
+        reload: Reload::Now,
+    },
+    Setting {
+        name: "smtp_port",
+        kind: Kind::Port(|c| &mut c.mail.port),
+        default: Some("0"),
+        meaning: "Its port. 0 = the usual one: 25 without TLS, 587 with starttls, 465 with tls.",
+        reached: "",
+        reload: Reload::Now,
+    },
+    Setting {
+        name: "smtp_tls",
+        kind: Kind::Tls(|c| &mut c.mail.tls),
+        default: Some("\"starttls\""),
+        meaning: "none, starttls or tls (from the first byte).",
+        reached: "With starttls a server that does not offer it gets no mail and no password.",
+        reload: Reload::Now,
+    },
+    Setting {
+        name: "smtp_ca_file",
+        kind: Kind::File(|c| &mut c.mail.ca_file),
+        default: None,
+        meaning: "A file of certificates (PEM) that are trusted beside the system's: for an SMTP server with a certificate of its own making.",
+        reached: "",
+        reload: Reload::Now,
+    },
+    Setting {
+        name: "smtp_user",
+        kind: Kind::Text(|c| &mut c.mail.user),
+        default: None,
+        meaning: "User to log in as at the SMTP server. Not set = no login.",
+        reached: "",
+        reload: Reload::Now,
+    },
+    Setting {
+        name: "smtp_password",
+        kind: Kind::Password(|c| &mut c.mail.password),
+        default: None,
+        meaning: "The user's password.",
+        reached: "Whoever can read this file has the password: chmod 600, or use smtp_password_file.",
+        reload: Reload::Now,
+    },
+    Setting {
+        name: "smtp_password_file",
+        kind: Kind::PasswordFile(|c| &mut c.mail.password),
+        default: None,
+        meaning: "A file with the password on its first line. Instead of \"smtp_password\", not beside it.",
+        reached: "Let only the server's user read it (mode 0600).",
+        reload: Reload::Now,
+    },
+    Setting {
+        name: "smtp_timeout",
+        kind: Kind::Duration(|c| &mut c.mail.timeout, Zero::Refused),
+        default: Some("\"30 s\""),
+        meaning: "How long one attempt to send a mail may take in all.",
+        reached: "It is given up and tried again, three times in all; then the mail is kept in DIR/mail/.",
+        reload: Reload::Now,
     },
 ];
 
@@ -258,6 +403,21 @@ pub(super) fn find(name: &str) -> Option<&'static Setting> {
 pub(super) fn most_like(name: &str) -> Option<&'static str> {
     let (distance, like) = SETTINGS.iter().map(|setting| (distance(name, setting.name), setting.name)).min()?;
     (distance <= 1 + name.len() / 5).then_some(like)
+}
+
+/// What a server that runs with `old` makes of `new`: its next configuration, and the settings that wait for a restart.
+pub(super) fn reloaded(old: &Config, new: &Config) -> (Config, Vec<&'static str>) {
+    let (mut next, mut waiting) = (new.clone(), Vec::new());
+    for setting in
+        SETTINGS.iter().filter(|setting| setting.reload == Reload::Restart && setting.gives() == setting.name)
+    {
+        let before = next.clone();
+        setting.copy(old, &mut next);
+        if next != before {
+            waiting.push(setting.name);
+        }
+    }
+    (next, waiting)
 }
 
 /// A configuration of defaults.
@@ -278,7 +438,23 @@ impl Setting {
 
     /// Whether its value must never be shown.
     pub(super) fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Key)
+        matches!(self.kind, Kind::Key | Kind::Password(_))
+    }
+
+    /// What may stand right of its `=` where there is no default.
+    pub(super) fn example(&self) -> &'static str {
+        match self.kind {
+            Kind::KeyFile | Kind::PasswordFile(_) | Kind::File(_) => "\"FILE\"",
+            _ => "\"TEXT\"",
+        }
+    }
+
+    /// The setting whose value this one gives: its own, or for a file with a secret, the secret's.
+    pub(super) fn gives(&self) -> &'static str {
+        match self.kind {
+            Kind::KeyFile | Kind::PasswordFile(_) => self.name.strip_suffix("_file").unwrap_or(self.name),
+            _ => self.name,
+        }
     }
 
     /// Puts `raw` into its field.
@@ -304,6 +480,21 @@ impl Setting {
             }
             Kind::Addresses(field) => *field(config) = values::addresses(raw)?,
             Kind::Level(field) => *field(config) = values::level(raw)?,
+            Kind::Language(field) => {
+                *field(config) = values::one_of(raw, "\"en\" or \"zh\"", Language::of_code)?;
+            }
+            Kind::Text(field) => *field(config) = values::line(raw)?,
+            Kind::Host(field) => *field(config) = values::host(raw)?,
+            Kind::Port(field) => {
+                *field(config) = values::within(values::count(raw)?, &(0..=65_535), |n| n.to_string())? as u16;
+            }
+            Kind::Tls(field) => {
+                *field(config) = values::one_of(raw, "\"none\", \"starttls\" or \"tls\"", Tls::of_code)?;
+            }
+            Kind::MailAddresses(field) => *field(config) = values::mail_addresses(raw)?,
+            Kind::File(field) => *field(config) = Some(values::path(raw)?),
+            Kind::Password(field) => *field(config) = values::line(raw)?.as_deref().map(Password::new),
+            Kind::PasswordFile(field) => *field(config) = Some(Password::read(&values::path(raw)?)?),
         }
         Ok(())
     }
@@ -322,6 +513,43 @@ impl Setting {
             Kind::Count(number, _) => number.of(config).to_string(),
             Kind::Addresses(field) => field(config).iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", "),
             Kind::Level(field) => field(config).to_string().to_ascii_lowercase(),
+            Kind::Language(field) => field(config).code().to_owned(),
+            Kind::Text(field) => field(config).clone().unwrap_or_default(),
+            Kind::Host(field) => field(config).clone(),
+            Kind::Port(field) => field(config).to_string(),
+            Kind::Tls(field) => field(config).code().to_owned(),
+            Kind::MailAddresses(field) => field(config).join(", "),
+            Kind::File(field) => field(config).as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+            Kind::Password(field) | Kind::PasswordFile(field) => {
+                if field(config).is_some() {
+                    "(set, not shown)".to_owned()
+                } else {
+                    String::new()
+                }
+            }
+        }
+    }
+
+    /// Gives `to` the value that `from` has.
+    fn copy(&self, from: &Config, to: &mut Config) {
+        let from = &mut from.clone();
+        match &self.kind {
+            Kind::Address(field) => *field(to) = *field(from),
+            Kind::Directory(field) => *field(to) = field(from).clone(),
+            Kind::Key | Kind::KeyFile => to.key = from.key.clone(),
+            Kind::Flag(field) => *field(to) = *field(from),
+            Kind::Duration(field, _) => *field(to) = *field(from),
+            Kind::Bytes(number, _) | Kind::Count(number, _) => number.put(to, number.of(from)),
+            Kind::Addresses(field) => *field(to) = field(from).clone(),
+            Kind::Level(field) => *field(to) = *field(from),
+            Kind::Language(field) => *field(to) = *field(from),
+            Kind::Text(field) => *field(to) = field(from).clone(),
+            Kind::Host(field) => *field(to) = field(from).clone(),
+            Kind::Port(field) => *field(to) = *field(from),
+            Kind::Tls(field) => *field(to) = *field(from),
+            Kind::MailAddresses(field) => *field(to) = field(from).clone(),
+            Kind::File(field) => *field(to) = field(from).clone(),
+            Kind::Password(field) | Kind::PasswordFile(field) => *field(to) = field(from).clone(),
         }
     }
 
@@ -330,14 +558,19 @@ impl Setting {
         match self.kind {
             Kind::Address(_) => "address:port",
             Kind::Directory(_) => "directory",
-            Kind::Key => "text",
-            Kind::KeyFile => "file",
+            Kind::Key | Kind::Text(_) | Kind::Password(_) => "text",
+            Kind::KeyFile | Kind::File(_) | Kind::PasswordFile(_) => "file",
             Kind::Flag(_) => "true or false",
             Kind::Duration(..) => "duration",
             Kind::Bytes(..) => "bytes",
             Kind::Count(..) => "number",
             Kind::Addresses(_) => "list of addresses",
             Kind::Level(_) => "level",
+            Kind::Language(_) => "en or zh",
+            Kind::Host(_) => "host name",
+            Kind::Port(_) => "number",
+            Kind::Tls(_) => "none, starttls or tls",
+            Kind::MailAddresses(_) => "list of mail addresses",
         }
     }
 }

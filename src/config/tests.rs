@@ -41,6 +41,8 @@ fn defaults_are_the_documented_ones() {
         (config.save_interval, 1),
         (config.memory_wait_timeout, 30),
         (config.expire_after, 7 * 86_400),
+        (config.report_interval, 12 * 3600),
+        (config.mail.timeout, 30),
     ] {
         assert_eq!(duration, Duration::from_secs(seconds));
     }
@@ -52,6 +54,8 @@ fn defaults_are_the_documented_ones() {
     assert_eq!(config.exempt_addresses, ["127.0.0.1".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()]);
     assert_eq!(config.max_writers, 256);
     assert_eq!(config.log_level, log::LevelFilter::Info);
+    assert_eq!((config.language, config.mail.to.as_slice()), (Language::English, [].as_slice()));
+    assert_eq!((config.mail.host.as_str(), config.mail.port(), config.mail.tls), ("localhost", 587, Tls::StartTls));
     assert_eq!(config.check(), Ok(()));
 }
 
@@ -87,6 +91,15 @@ fn every_kind_of_value_is_read_from_a_file() {
         backlog_messages = 0x10
         exempt_addresses = []
         log_level = "debug"
+        language = "zh"
+        mail_to = ["ops@example.org", "Ann <ann@example.org>"]
+        mail_from = "chat@example.org"
+        smtp_host = "mail.example.org"
+        smtp_port = 2525
+        smtp_tls = "tls"
+        smtp_ca_file = "/etc/ca.pem"
+        smtp_user = "chat"
+        smtp_password = "top secret"
         "#,
     );
     assert_eq!(config.listen.to_string(), "[::1]:0");
@@ -95,6 +108,19 @@ fn every_kind_of_value_is_read_from_a_file() {
     assert_eq!(config.read_timeout, Duration::from_millis(250));
     assert_eq!((config.max_text_bytes, config.memory_bytes, config.backlog_messages), (3000, 64 << 20, 16));
     assert_eq!(config.log_level, log::LevelFilter::Debug);
+    assert_eq!(config.language, Language::Chinese);
+    let mail = MailConfig {
+        to: vec!["ops@example.org".into(), "Ann <ann@example.org>".into()],
+        from: Some("chat@example.org".into()),
+        host: "mail.example.org".into(),
+        port: 2525,
+        tls: Tls::Tls,
+        ca_file: Some("/etc/ca.pem".into()),
+        user: Some("chat".into()),
+        password: Some(Password::new("top secret")),
+        timeout: Duration::from_secs(30),
+    };
+    assert_eq!(config.mail, mail);
 }
 
 #[test]
@@ -106,8 +132,11 @@ fn every_setting_is_read_from_the_environment() {
         ("allow_published_key", "true"),
         ("exempt_addresses", "10.0.0.1, ::1"),
         ("log_level", "trace"),
+        ("language", "zh"),
+        ("mail_to", "ops@example.org, Ann <ann@example.org>"),
+        ("smtp_tls", "tls"),
     ];
-    for setting in settings::SETTINGS.iter().filter(|setting| setting.name != "key_file") {
+    for setting in settings::SETTINGS.iter().filter(|setting| setting.gives() == setting.name) {
         let written = match (values.iter().find(|value| value.0 == setting.name), setting.kind.clone()) {
             (Some(value), _) => value.1,
             (None, settings::Kind::Duration(..)) => "7 min",
@@ -124,7 +153,7 @@ fn every_setting_is_read_from_the_environment() {
             ("CHATSERVER_OUTBOX_BYTES", "8 MiB"),
         ]);
         sources.data = None;
-        if !["max_packet_bytes", "outbox_bytes", "memory_bytes"].contains(&setting.name) {
+        if !["max_packet_bytes", "outbox_bytes", "memory_bytes", "smtp_user", "smtp_password"].contains(&setting.name) {
             let lines = Resolved::from_sources(&sources).unwrap().lines();
             let line = lines.into_iter().find(|line| line.0 == setting.name).unwrap();
             assert_eq!(line, (setting.name, shown, Origin::Environment(setting.variable())));
@@ -143,6 +172,32 @@ fn a_key_file_and_the_environments_key_take_their_places() {
     assert_eq!(Config::load(&sources).unwrap().key.bytes(), b"0123456789abcdef");
     sources.environment.push(("CHATSERVER_KEY_FILE".into(), key.into()));
     assert!(Config::load(&sources).unwrap_err().to_string().contains("given twice"));
+}
+
+#[test]
+fn a_password_comes_from_a_file_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("password");
+    fs::write(&path, "from the file\n").unwrap();
+    let line = format!("smtp_password_file = {:?}\nsmtp_user = \"ann\"\n", path.display().to_string());
+    assert_eq!(load(&line).mail.password, Some(Password::new("from the file")));
+    let (_dir, sources) = with_file(&format!("smtp_password = \"x\"\n{line}"));
+    let error = Config::load(&sources).unwrap_err().to_string();
+    assert!(error.contains(":2: smtp_password_file: the smtp_password is given twice"), "{error}");
+}
+
+#[test]
+fn what_waits_for_a_restart_is_known() {
+    let old = Config::default();
+    let new = Config { read_timeout: Duration::from_secs(1), listen: "127.0.0.1:1".parse().unwrap(), ..old.clone() };
+    let (next, waiting) = old.reloaded(&new).unwrap();
+    assert_eq!((next.read_timeout, next.listen, waiting), (new.read_timeout, old.listen, vec!["listen"]));
+    let new = Config { key: Key::parse("0123456789abcdef").unwrap(), ..old.clone() };
+    assert_eq!(old.reloaded(&new), Ok((old.clone(), vec!["key"])));
+    assert_eq!(old.reloaded(&old), Ok((old.clone(), vec![])));
+    // A packet limit that can change now, beside an outbox that cannot.
+    let new = Config { max_packet_bytes: 1 << 20, outbox_bytes: 1 << 22, ..old.clone() };
+    assert!(old.reloaded(&new).unwrap_err().to_string().contains("outbox_bytes"));
 }
 
 #[test]
@@ -191,7 +246,10 @@ fn the_sample_file_is_the_table() {
     let named = dir.path().join("all.toml");
     fs::write(
         &named,
-        on.iter().filter(|line| !line.starts_with("key_file")).map(|line| format!("{line}\n")).collect::<String>(),
+        on.iter()
+            .filter(|line| !line.contains("\"FILE\"") && !line.contains("\"TEXT\""))
+            .map(|line| format!("{line}\n"))
+            .collect::<String>(),
     )
     .unwrap();
     assert_eq!(Config::load(&Sources { file: Some(named), ..Sources::default() }).unwrap(), Config::default());

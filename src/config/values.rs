@@ -115,3 +115,40 @@ pub(super) fn level(raw: &Raw) -> Result<LevelFilter, String> {
         _ => Err(format!("there is no such level; {LIKE}")),
     }
 }
+
+/// A choice among a few words.
+pub(super) fn one_of<T>(raw: &Raw, words: &str, parse: fn(&str) -> Option<T>) -> Result<T, String> {
+    parse(text(raw, &format!("write {words}"))?).ok_or_else(|| format!("there is no such choice; write {words}"))
+}
+
+/// A text on one line; an empty one means "not set".
+pub(super) fn line(raw: &Raw) -> Result<Option<String>, String> {
+    let text = text(raw, "a text is wanted, in quotes")?;
+    if text.contains(char::is_control) {
+        return Err("control characters are not possible here; write it on one line".to_owned());
+    }
+    Ok(Some(text.to_owned()).filter(|text| !text.is_empty()))
+}
+
+pub(super) fn host(raw: &Raw) -> Result<String, String> {
+    const LIKE: &str = "write a host name or an IP address, like \"mail.example.org\", and the port in smtp_port";
+    let host = text(raw, LIKE)?;
+    let is_name = |host: &str| host.chars().all(|c| c.is_alphanumeric() || "-._".contains(c));
+    if host.parse::<IpAddr>().is_err() && (host.is_empty() || !is_name(host)) {
+        return Err(format!("this is not a host name; {LIKE}"));
+    }
+    Ok(host.to_owned())
+}
+
+pub(super) fn mail_addresses(raw: &Raw) -> Result<Vec<String>, String> {
+    const LIKE: &str = "write it like [\"ops@example.org\", \"Ann <ann@example.org>\"]";
+    let check = |text: &str| match text.trim().parse::<lettre::message::Mailbox>() {
+        Ok(mailbox) => Ok(mailbox.to_string()),
+        Err(_) => Err(format!("{text:?} is not a mail address; {LIKE}")),
+    };
+    match raw {
+        Raw::List(items) => items.iter().map(|item| text(item, LIKE).and_then(check)).collect(),
+        Raw::Words(words) => words.split(',').filter(|word| !word.trim().is_empty()).map(check).collect(),
+        other => Err(format!("a list is wanted, this is {}; {LIKE}", other.kind())),
+    }
+}

@@ -2,7 +2,7 @@
 //! while it is empty the timer sleeps.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -14,15 +14,33 @@ use crate::clock::Clock;
 pub struct Agenda {
     state: Mutex<State>, // lock: mailbox → agenda; a leaf
     woken: Condvar,
+    answered: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     mailboxes: Vec<Arc<Mailbox>>,
     /// When the earliest of them wants to be looked at, on the monotonic clock.
     due_at_ms: Option<u64>,
     urgent: bool,
     stopping: bool,
+    /// Saves asked for by `save`, and those that were answered, the last one so.
+    asked: u64,
+    answered: u64,
+    answer: Result<(), String>,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            mailboxes: Vec::new(),
+            due_at_ms: None,
+            urgent: false,
+            stopping: false,
+            asked: 0,
+            answered: 0,
+            answer: Ok(()),
+        }
+    }
 }
 
 /// Why the timer woke up.
@@ -66,10 +84,45 @@ impl Agenda {
         }
     }
 
+    /// Has the timer save everything that was accepted before this call, and waits until it has.
+    ///
+    /// # Errors
+    /// Why it could not, or that it did not within `timeout`; nothing is lost, the timer goes on trying.
+    pub fn save(&self, timeout: Duration) -> Result<(), String> {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.state.lock();
+        state.asked += 1;
+        let ticket = state.asked;
+        self.woken.notify_one();
+        while state.answered < ticket {
+            if state.stopping {
+                return Err("the server stops, and saves everything as it does".into());
+            }
+            if self.answered.wait_until(&mut state, deadline).timed_out() {
+                return Err(format!("the disk has not taken it within {} s", timeout.as_secs_f32()));
+            }
+        }
+        state.answer.clone()
+    }
+
+    /// The number of the last save asked for, if one is not answered. Only from the timer's thread.
+    pub fn asked(&self) -> Option<u64> {
+        let state = self.state.lock();
+        (state.asked > state.answered).then_some(state.asked)
+    }
+
+    /// All saves up to number `asked` ended so.
+    pub fn answer(&self, asked: u64, answer: Result<(), String>) {
+        let mut state = self.state.lock();
+        (state.answered, state.answer) = (asked, answer);
+        self.answered.notify_all();
+    }
+
     /// Has the timer look a last time and end.
     pub fn stop(&self) {
         self.state.lock().stopping = true;
         self.woken.notify_one();
+        self.answered.notify_all();
     }
 
     /// Sleeps until a mailbox or `other_due_at_ms` is due, but not before `not_before_ms`; an urgent call is heeded at once when `heed_urgent`.
@@ -80,7 +133,7 @@ impl Agenda {
             if state.stopping {
                 return Wake::Stop;
             }
-            if state.urgent && heed_urgent {
+            if state.urgent && heed_urgent || state.asked > state.answered {
                 return Wake::Urgent;
             }
             let due_at_ms = state.due_at_ms.into_iter().chain(other_due_at_ms).min().map(|due| due.max(not_before_ms));

@@ -59,6 +59,16 @@ impl Memory {
         self.used_bytes.load(Relaxed)
     }
 
+    /// The budget.
+    pub fn limit_bytes(&self) -> usize {
+        self.limit_bytes
+    }
+
+    /// Senders that wait for room.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
     /// More than half of the budget is spent: time to save early.
     pub fn is_tight(&self) -> bool {
         self.used_bytes() > self.limit_bytes / 2

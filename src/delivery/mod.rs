@@ -36,6 +36,7 @@ pub use window::{Next, Window};
 
 use crate::clock::{Clock, Stamp};
 use crate::config::Config;
+use crate::health::{Counters, Saves};
 use crate::storage::{Storage, StorageError};
 
 /// The configured limits that delivery heeds.
@@ -69,8 +70,11 @@ pub struct Delivery {
     pub storage: Storage,
     /// The time.
     pub clock: Box<dyn Clock>,
+    /// Everything that is counted, the server's events too.
+    pub counters: Counters,
+    /// How the saves go.
+    pub saves: Saves,
     generations: AtomicU64,
-    delivered: AtomicU64,
     is_stopped: AtomicBool,
 }
 
@@ -96,8 +100,9 @@ impl Delivery {
             limits,
             storage,
             clock,
+            counters: Counters::default(),
+            saves: Saves::default(),
             generations: AtomicU64::new(0),
-            delivered: AtomicU64::new(0),
             is_stopped: AtomicBool::new(false),
         })
     }
@@ -125,15 +130,6 @@ impl Delivery {
     /// The number of the next login.
     pub fn next_generation(&self) -> u64 {
         self.generations.fetch_add(1, Relaxed) + 1
-    }
-
-    /// Messages that were acknowledged, since the start.
-    pub fn delivered(&self) -> u64 {
-        self.delivered.load(Relaxed)
-    }
-
-    pub(crate) fn count_delivered(&self, count: u64) {
-        self.delivered.fetch_add(count, Relaxed);
     }
 
     /// Takes no message from now on: the last save is about to begin.

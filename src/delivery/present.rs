@@ -46,7 +46,7 @@ impl Present {
     pub fn observe(&mut self, delivery: &Delivery) -> u64 {
         if let Some((seq, count)) = self.session.outbox.acknowledged() {
             self.tcp_acked = self.tcp_acked.max(seq);
-            delivery.count_delivered(count);
+            delivery.counters.acknowledged.add(count);
         }
         if self.has_left {
             self.confirmed = self.confirmed.max(self.tcp_acked);

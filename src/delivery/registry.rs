@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -48,6 +49,11 @@ impl Registry {
     /// All mailboxes in memory that know what waits.
     pub(crate) fn loaded(&self) -> Vec<Arc<Mailbox>> {
         self.mailboxes.lock().values().filter(|mailbox| mailbox.is_loaded()).cloned().collect()
+    }
+
+    /// Whether its lock can be had within `patience`.
+    pub fn responds(&self, patience: Duration) -> bool {
+        self.mailboxes.try_lock_for(patience).is_some()
     }
 
     /// Number of mailboxes in memory.

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -53,6 +53,7 @@ pub fn timer_loop(delivery: &Arc<Delivery>, cipher: &Cipher, expire_after: Durat
         failures: 0,
         not_before_ms: 0,
         expire_at_ms: (!expire_after.is_zero()).then_some(0),
+        asked: None,
     };
     loop {
         let wake = delivery.agenda.wait(&*delivery.clock, timer.expire_at_ms, timer.not_before_ms, timer.failures == 0);
@@ -76,6 +77,14 @@ struct Timer<'a> {
     failures: u32,
     not_before_ms: u64,
     expire_at_ms: Option<u64>,
+    /// A save that somebody waits for.
+    asked: Option<Asked>,
+}
+
+/// A save that was asked for: its number, and up to where each mailbox is to be saved.
+struct Asked {
+    number: u64,
+    mailboxes: Vec<(Arc<str>, u64)>,
 }
 
 /// One mailbox's part in the present batch.
@@ -91,9 +100,12 @@ struct Part {
 impl Timer<'_> {
     fn tick(&mut self) {
         let now = self.delivery.now();
-        let all = self.delivery.memory.is_tight();
+        self.note_asked();
+        let all = self.delivery.memory.is_tight() || self.asked.is_some();
         let mailboxes = self.delivery.agenda.take();
-        let is_saved = self.save(mailboxes, all, now).is_ok();
+        let saved = self.save(mailboxes, all, now);
+        let is_saved = saved.is_ok();
+        self.answer_asked(saved);
         let now = self.delivery.now();
         if is_saved && self.expire_at_ms.is_some_and(|at| at <= now.mono_ms) {
             self.expire(now);
@@ -104,6 +116,40 @@ impl Timer<'_> {
             failures => retry_pause(failures).as_millis() as u64,
         };
         self.not_before_ms = now.mono_ms + pause_ms;
+    }
+
+    /// Takes note of a save that somebody asked for, and of what it has to hold.
+    fn note_asked(&mut self) {
+        if self.asked.is_none()
+            && let Some(number) = self.delivery.agenda.asked()
+        {
+            let mut mailboxes = Vec::new();
+            for mailbox in self.delivery.registry.loaded() {
+                if mailbox.unsaved() > 0 {
+                    mailboxes.push((mailbox.key().clone(), mailbox.last()));
+                }
+                self.delivery.release(mailbox);
+            }
+            self.asked = Some(Asked { number, mailboxes });
+        }
+    }
+
+    /// Answers whoever waits for it, as soon as all of it is on disk; a busy mailbox may take several passes.
+    fn answer_asked(&mut self, saved: Result<u64, StorageError>) {
+        let Some(mut asked) = self.asked.take() else { return };
+        asked.mailboxes.retain(|(key, last)| {
+            // A mailbox that has left memory knows nothing that the database does not.
+            self.delivery.registry.peek(key).is_some_and(|mailbox| {
+                let is_safe = mailbox.is_safe(*last);
+                self.delivery.release(mailbox);
+                !is_safe
+            })
+        });
+        match saved {
+            Err(error) => self.delivery.agenda.answer(asked.number, Err(error.to_string())),
+            Ok(_) if asked.mailboxes.is_empty() => self.delivery.agenda.answer(asked.number, Ok(())),
+            Ok(_) => self.asked = Some(asked),
+        }
     }
 
     /// Saves what these mailboxes have to save, in as many transactions as it takes; all of it when `all`. Then each goes back to the agenda or leaves it.
@@ -144,7 +190,7 @@ impl Timer<'_> {
         let batch = self.batch(&parts, list);
         let is_empty =
             batch.inserts.is_empty() && batch.deletes.is_empty() && batch.seen.is_empty() && batch.seq_floor.is_none();
-        let saved = if is_empty { Ok(Saved::default()) } else { self.delivery.storage.save(&batch) };
+        let saved = if is_empty { Ok(Saved::default()) } else { self.write(&batch) };
         if let Ok(saved) = &saved {
             if let Some(floor) = batch.seq_floor {
                 self.delivery.seqs.reserved(floor);
@@ -170,6 +216,20 @@ impl Timer<'_> {
             }
         }
         saved.map(|_| batch.inserts.len() as u64)
+    }
+
+    /// Writes the batch, and counts what became of it.
+    fn write(&self, batch: &Batch) -> Result<Saved, StorageError> {
+        let Delivery { counters, saves, storage, .. } = &**self.delivery;
+        let begun_at = Instant::now();
+        saves.begin(self.delivery.now().mono_ms);
+        let saved = storage.save(batch).inspect_err(|_| counters.saves_failed.add(1))?;
+        saves.succeed(self.delivery.now(), begun_at.elapsed());
+        counters.saves.add(1);
+        counters.stored.add((batch.inserts.len() - saved.set_aside.len()) as u64);
+        counters.set_aside.add(saved.set_aside.len() as u64);
+        counters.delivered_from_disk.add(saved.deleted.iter().map(|(messages, _)| messages).sum());
+        Ok(saved)
     }
 
     fn batch(&mut self, parts: &[Part], list: &SaveList) -> Batch {
@@ -238,6 +298,7 @@ impl Timer<'_> {
                     mailbox.expired(self.delivery.storage.backlog(&user.recipient)?);
                 }
             }
+            self.delivery.counters.expired.add(messages);
             if messages > 0 {
                 log::info!("{messages} messages expired");
             }

@@ -6,8 +6,11 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+
+use crate::health::{Counter, Counters};
 
 /// Which cap refused a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +23,18 @@ pub enum Full {
     Strangers,
     /// As many of one address that have not logged in.
     AddressStrangers,
+}
+
+impl Full {
+    /// What counts the connections that it refuses.
+    pub fn counter(self, counters: &Counters) -> &Counter {
+        match self {
+            Full::Connections => &counters.refused_max_connections,
+            Full::Address => &counters.refused_max_per_address,
+            Full::Strangers => &counters.refused_max_strangers,
+            Full::AddressStrangers => &counters.refused_max_strangers_per_address,
+        }
+    }
 }
 
 impl fmt::Display for Full {
@@ -56,12 +71,11 @@ struct Count {
 
 /// Safe from any thread.
 pub struct Admission {
-    caps: Caps,
     state: Mutex<State>, // lock: a leaf
 }
 
-#[derive(Default)]
 struct State {
+    caps: Caps,
     all: Count,
     by_address: HashMap<IpAddr, Count>,
 }
@@ -69,7 +83,23 @@ struct State {
 impl Admission {
     /// Nobody is in yet.
     pub fn new(caps: Caps) -> Arc<Admission> {
-        Arc::new(Admission { caps, state: Mutex::default() })
+        Arc::new(Admission { state: Mutex::new(State { caps, all: Count::default(), by_address: HashMap::new() }) })
+    }
+
+    /// New caps, for connections to come; nobody who is in is sent away.
+    pub fn set_caps(&self, change: impl FnOnce(&mut Caps)) {
+        change(&mut self.state.lock().caps);
+    }
+
+    /// Connections, strangers among them, and the cap on connections.
+    pub fn count(&self) -> (usize, usize, usize) {
+        let state = self.state.lock();
+        (state.all.connections, state.all.strangers, state.caps.connections)
+    }
+
+    /// Whether its lock can be had within `patience`.
+    pub fn responds(&self, patience: Duration) -> bool {
+        self.state.try_lock_for(patience).is_some()
     }
 
     /// A ticket for a new connection, or the cap that is reached.
@@ -78,14 +108,16 @@ impl Admission {
     /// The connection is to be closed; nothing was counted.
     pub fn admit(self: &Arc<Admission>, address: IpAddr) -> Result<Ticket, Full> {
         let address = address.to_canonical();
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let caps = &state.caps;
         let here = state.by_address.get(&address).copied().unwrap_or_default();
-        let is_exempt = self.caps.exempt.contains(&address);
+        let is_exempt = caps.exempt.contains(&address);
         match () {
-            () if state.all.connections >= self.caps.connections => return Err(Full::Connections),
-            () if state.all.strangers >= self.caps.strangers => return Err(Full::Strangers),
-            () if !is_exempt && here.connections >= self.caps.per_address => return Err(Full::Address),
-            () if !is_exempt && here.strangers >= self.caps.strangers_per_address => {
+            () if state.all.connections >= caps.connections => return Err(Full::Connections),
+            () if state.all.strangers >= caps.strangers => return Err(Full::Strangers),
+            () if !is_exempt && here.connections >= caps.per_address => return Err(Full::Address),
+            () if !is_exempt && here.strangers >= caps.strangers_per_address => {
                 return Err(Full::AddressStrangers);
             }
             () => {}

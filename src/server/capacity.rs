@@ -134,6 +134,21 @@ fn machine_limits(writers: u64) -> Vec<Limit> {
     .collect()
 }
 
+/// Threads that this process may have, by the lowest of the limits that can be read.
+pub fn thread_limit() -> Option<u64> {
+    let mappings = number("/proc/sys/vm/max_map_count").map(|mappings| mappings / MAPPINGS_PER_THREAD);
+    [
+        mappings,
+        number("/proc/sys/kernel/threads-max"),
+        number("/proc/sys/kernel/pid_max"),
+        getrlimit(Resource::Nproc).current,
+        lowest_of_control_groups("pids", "pids.max", "pids.max"),
+    ]
+    .into_iter()
+    .flatten()
+    .min()
+}
+
 /// Raises RLIMIT_NOFILE to its hard limit and gives it; `None` = unlimited.
 fn raise_descriptors() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);

@@ -16,6 +16,7 @@ use super::admission::Ticket;
 use super::buffer::ReadBuffer;
 use super::dispatch::dispatch;
 use super::peer::{Ending, Flow, Peer, Touched};
+use crate::config::Config;
 use crate::delivery::{Flushed, Session};
 use crate::limits::{LINGER_TIMEOUT, SOCKET_BUFFER_BYTES};
 use crate::protocol::{Decoder, Frame};
@@ -23,6 +24,7 @@ use crate::protocol::{Decoder, Frame};
 /// Only on its own thread.
 pub struct Connection {
     shared: Arc<Shared>,
+    config: Arc<Config>,
     socket: Arc<TcpStream>,
     buffer: ReadBuffer,
     decoder: Decoder,
@@ -51,8 +53,10 @@ impl Connection {
         address: SocketAddr,
         ticket: Ticket,
     ) -> Connection {
+        let config = shared.config();
         let peer = Peer {
             shared: shared.clone(),
+            config: config.clone(),
             id,
             address,
             socket: socket.clone(),
@@ -66,6 +70,7 @@ impl Connection {
         let clocks = Clocks { connected_at: now, heard_at: now, begun_at: None, armed: Duration::ZERO };
         Connection {
             shared,
+            config,
             socket,
             buffer: ReadBuffer::default(),
             decoder: Decoder::default(),
@@ -98,7 +103,7 @@ impl Connection {
 
     /// Executes every complete packet in the buffer.
     fn execute_all(&mut self) -> Option<Ending> {
-        let max_packet_bytes = self.shared.config.max_packet_bytes;
+        let max_packet_bytes = self.config.max_packet_bytes;
         let was_empty = self.buffer.is_empty();
         let mut is_heard = false;
         let ending = loop {
@@ -111,7 +116,7 @@ impl Connection {
             match dispatch(&mut self.peer, &mut self.decoder, &self.shared.cipher, frame) {
                 Flow::Next => {}
                 Flow::End(ending) => break Some(ending),
-                Flow::Wait => match self.peer.wait_for_room(self.shared.config.memory_wait_timeout) {
+                Flow::Wait => match self.peer.wait_for_room() {
                     None => continue,
                     Some(ending) => break Some(ending),
                 },
@@ -145,8 +150,7 @@ impl Connection {
 
     /// Reads once, within the deadline.
     fn read(&mut self) -> Option<Ending> {
-        let wanted =
-            Frame::wanted(self.buffer.unread(), self.shared.config.max_packet_bytes).ok().flatten().unwrap_or(0);
+        let wanted = Frame::wanted(self.buffer.unread(), self.config.max_packet_bytes).ok().flatten().unwrap_or(0);
         loop {
             let (deadline, ending) = self.deadline();
             let left = deadline.saturating_duration_since(Instant::now());
@@ -193,7 +197,7 @@ impl Connection {
 
     /// The next deadline, and what it means when it passes.
     fn deadline(&self) -> (Instant, Ending) {
-        let (config, clocks) = (&self.shared.config, &self.clocks);
+        let (config, clocks) = (&self.config, &self.clocks);
         if self.peer.session.is_none() {
             return (clocks.connected_at + config.login_timeout, Ending::LoginTimeout);
         }
@@ -220,6 +224,9 @@ impl Connection {
 
     fn end(&mut self, ending: &Ending) {
         self.peer.touched.flush();
+        if let Some(counter) = ending.counter(&self.shared.delivery.counters) {
+            counter.add(1);
+        }
         let id = self.peer.id;
         match self.peer.session.clone() {
             Some(session) => {
@@ -316,6 +323,9 @@ const SETTLE_STEP: Duration = Duration::from_millis(5);
 impl Drop for Connection {
     /// A panic has ended the thread's work half-way: the session must not stay.
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.delivery.counters.panics.add(1);
+        }
         if let Some(session) = &self.peer.session {
             session.close();
             let now = self.shared.delivery.now();

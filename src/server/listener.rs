@@ -41,7 +41,7 @@ pub fn accept_loop(listener: &TcpListener, shared: &Arc<Shared>) {
             }
             Err(_) if shared.is_stopping() => return,
             Err(error) => {
-                if let Some(count) = shared.tally.accept_errors.note(shared.delivery.now().mono_ms) {
+                if let Some(count) = shared.delivery.counters.failed_accept.note(shared.delivery.now().mono_ms) {
                     log::error!("accept: {error} ({count} since the last such line); going on");
                 }
                 if !is_about_one_connection(&error) {
@@ -78,13 +78,14 @@ fn welcome(shared: &Arc<Shared>, id: u64, socket: TcpStream, address: SocketAddr
     let ticket = match shared.admission.admit(address.ip()) {
         Ok(ticket) => ticket,
         Err(full) => {
-            if let Some(count) = shared.tally.refused_connections.note(now_ms) {
+            if let Some(count) = full.counter(&shared.delivery.counters).note(now_ms) {
                 log::warn!("c{id}: {address}: refused, {full} ({count} refused since the last such line)");
             }
             return;
         }
     };
     log::debug!("c{id}: {address}: connected");
+    shared.delivery.counters.accepted.add(1);
     let socket = Arc::new(socket);
     let place = shared.connections.add(id, socket.clone());
     let connection = Connection::new(shared.clone(), id, socket, address, ticket);
@@ -93,7 +94,7 @@ fn welcome(shared: &Arc<Shared>, id: u64, socket: TcpStream, address: SocketAddr
         connection.run();
     });
     if let Err(error) = served
-        && let Some(count) = shared.tally.spawn_failures.note(now_ms)
+        && let Some(count) = shared.delivery.counters.failed_thread.note(now_ms)
     {
         log::error!("c{id}: {address}: no thread for it, so it is closed: {error} ({count} since the last such line)");
     }

@@ -3,7 +3,7 @@
 //! * `listener` → `admission` (caps) → `connection` (one thread each) → `dispatch` → `handlers`.
 //! * `peer` — what a connection's thread knows of the other end; `buffer` — what it reads into.
 //! * `writer` — threads that bring a backlog, or wait for a full socket.
-//! * `capacity` — how many connections the machine carries; `tally` — events that come in bursts.
+//! * `capacity` — how many connections the machine carries; `status` — how the server stands; `control` — the socket that tells it.
 //!
 //! Invariant: nothing in here knows SQL, and no thread writes to a socket but through its outbox, the refusal of a stranger apart.
 
@@ -11,11 +11,12 @@ mod admission;
 mod buffer;
 pub mod capacity;
 mod connection;
+mod control;
 mod dispatch;
 mod handlers;
 mod listener;
 mod peer;
-mod tally;
+mod status;
 mod writer;
 
 use std::collections::HashMap;
@@ -26,19 +27,22 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::delivery::Delivery;
+use crate::health::{Counters, Status};
 use crate::jobs::timer::{self, LastSave};
+use crate::jobs::watch::{self, Reporter, Watched};
 use crate::limits;
+use crate::mail::Post;
 use crate::protocol::{Cipher, KeyError};
 use crate::storage::{Storage, StorageError};
 use crate::threads;
 use admission::{Admission, Caps};
 use capacity::Capacity;
-use tally::Tally;
+use control::Control;
 use writer::Writers;
 
 /// Why a server did not start: what, where, and how to mend it.
@@ -63,19 +67,27 @@ pub enum StartError {
 
 /// What every thread of the server shares. Safe from any thread.
 pub struct Shared {
-    config: Config,
+    config: RwLock<Arc<Config>>, // lock: a leaf
     cipher: Cipher,
     delivery: Arc<Delivery>,
     admission: Arc<Admission>,
     connections: Arc<Connections>,
     writers: Writers,
-    tally: Tally,
+    reporter: Reporter,
+    address: SocketAddr,
+    started_at: i64,
+    thread_limit: Option<u64>,
     is_stopping: AtomicBool,
     stop_deadline: Mutex<Option<Instant>>, // lock: a leaf
     stopped: Condvar,
 }
 
 impl Shared {
+    /// The configuration in force. A connection keeps the one of its beginning.
+    fn config(&self) -> Arc<Config> {
+        self.config.read().clone()
+    }
+
     fn is_stopping(&self) -> bool {
         self.is_stopping.load(SeqCst)
     }
@@ -85,11 +97,45 @@ impl Shared {
         self.stop_deadline.lock().unwrap_or_else(Instant::now)
     }
 
+    /// From now on the server stops, and has until `deadline` for its sockets.
+    fn begin_stop(&self, deadline: Instant) {
+        *self.stop_deadline.lock() = Some(deadline);
+        self.is_stopping.store(true, SeqCst);
+        self.stopped.notify_all();
+        self.delivery.memory.wake_all();
+    }
+
     /// Waits for `timeout` or for the stop; `true`: the server stops.
     fn wait_for_stop(&self, timeout: Duration) -> bool {
         let mut deadline = self.stop_deadline.lock();
         let _timed_out = self.stopped.wait_while_for(&mut deadline, |_| !self.is_stopping(), timeout);
         self.is_stopping()
+    }
+}
+
+impl Watched for Shared {
+    fn vital_status(&self) -> Status {
+        Shared::vital_status(self)
+    }
+
+    fn status(&self) -> Status {
+        Shared::status(self)
+    }
+
+    fn config(&self) -> Arc<Config> {
+        Shared::config(self)
+    }
+
+    fn counters(&self) -> &Counters {
+        &self.delivery.counters
+    }
+
+    fn reporter(&self) -> &Reporter {
+        &self.reporter
+    }
+
+    fn wait_for_stop(&self, timeout: Duration) -> bool {
+        Shared::wait_for_stop(self, timeout)
     }
 }
 
@@ -156,6 +202,9 @@ pub struct Server {
     address: SocketAddr,
     accept: JoinHandle<()>,
     timer: JoinHandle<()>,
+    watch: JoinHandle<()>,
+    /// `None`: the socket could not be made, which the log tells.
+    control: Option<Control>,
     last_save: Arc<Mutex<LastSave>>, // lock: a leaf
 }
 
@@ -176,6 +225,7 @@ impl Server {
             .map_err(|error| StartError::Storage(data.clone(), error))?;
         let listener = listener::listen(config.listen).map_err(|error| StartError::Listen(config.listen, error))?;
         let address = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
+        let started_at = delivery.now().unix_ms;
         log::info!("listening on {address}");
         log::info!(
             "up to {} connections ({}), {} writers",
@@ -200,11 +250,14 @@ impl Server {
             }),
             connections: Arc::default(),
             writers: Writers::new(config.max_writers),
-            tally: Tally::default(),
+            reporter: Reporter::new(started_at, Post::new(&config.data, &limits::MAIL_PAUSES)),
+            address,
+            started_at,
+            thread_limit: capacity::thread_limit(),
             is_stopping: AtomicBool::new(false),
             stop_deadline: Mutex::new(None),
             stopped: Condvar::new(),
-            config,
+            config: RwLock::new(Arc::new(config)),
         });
         Server::spawn(shared, listener, address).map_err(StartError::Thread)
     }
@@ -212,8 +265,9 @@ impl Server {
     fn spawn(shared: Arc<Shared>, listener: TcpListener, address: SocketAddr) -> io::Result<Server> {
         let (listener, last_save) = (Arc::new(listener), Arc::new(Mutex::new(LastSave::default())));
         let (delivery, report) = (shared.delivery.clone(), last_save.clone());
-        let expire_after = shared.config.expire_after;
-        let cipher = Cipher::new(shared.config.key.bytes()).map_err(io::Error::other)?;
+        let config = shared.config();
+        let expire_after = config.expire_after;
+        let cipher = Cipher::new(config.key.bytes()).map_err(io::Error::other)?;
         let timer = threads::spawn("timer", limits::STACK_BYTES, move || {
             timer::timer_loop(&delivery, &cipher, expire_after, &report)
         })?;
@@ -227,7 +281,22 @@ impl Server {
                 return Err(error);
             }
         };
-        Ok(Server { shared, listener, address, accept, timer, last_save })
+        let watched = shared.clone();
+        let watch = match threads::spawn("watch", limits::MAIL_STACK_BYTES, move || watch::watch_loop(&watched)) {
+            Ok(watch) => watch,
+            Err(error) => {
+                shared.begin_stop(Instant::now());
+                let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
+                let _ = accept.join();
+                shared.delivery.agenda.stop();
+                let _ = timer.join();
+                return Err(error);
+            }
+        };
+        let control = Control::start(&shared, &config.data).inspect_err(|error| {
+            log::warn!("{}/{}: {error}; the server goes on without it", config.data.display(), control::SOCKET);
+        });
+        Ok(Server { shared, listener, address, accept, timer, watch, control: control.ok(), last_save })
     }
 
     /// Where it listens; with the port that was chosen when port 0 was asked for.
@@ -235,15 +304,53 @@ impl Server {
         self.address
     }
 
+    /// How it stands, and everything that it has counted. May wait for the disk, as long as that takes to answer.
+    pub fn status(&self) -> Status {
+        self.shared.status()
+    }
+
+    /// Saves everything that was accepted before, and returns when it is on disk.
+    ///
+    /// # Errors
+    /// Why it is not, in words; nothing is lost, the server goes on trying.
+    pub fn save(&self, timeout: Duration) -> Result<(), String> {
+        self.shared.delivery.agenda.save(timeout)
+    }
+
+    /// Takes over what can change while it runs, and gives the names of the settings whose new values wait for the next start. Connections keep the deadlines and
+    /// sizes of their beginning.
+    ///
+    /// # Errors
+    /// What is wrong with the new configuration; nothing has changed.
+    pub fn reload(&self, new: &Config) -> Result<Vec<&'static str>, ConfigError> {
+        let shared = &self.shared;
+        let mut config = shared.config.write();
+        new.check()?;
+        let (next, waiting) = config.reloaded(new)?;
+        shared.admission.set_caps(|caps| {
+            caps.per_address = next.max_per_address;
+            caps.strangers = next.max_strangers;
+            caps.strangers_per_address = next.max_strangers_per_address;
+            caps.exempt.clone_from(&next.exempt_addresses);
+        });
+        *config = Arc::new(next);
+        Ok(waiting)
+    }
+
+    /// None of the locks that all connections share is stuck. Returns within a few seconds; waits for no disk, no socket and no other thread's work.
+    pub fn responds(&self) -> bool {
+        self.shared.responds()
+    }
+
     /// Stops accepting, executes what has arrived, delivers what is in the outboxes up to `shutdown_timeout`, saves the rest, closes the database.
     pub fn stop(self) -> Stopped {
-        let Server { shared, listener, accept, timer, last_save, .. } = self;
-        let deadline = Instant::now() + shared.config.shutdown_timeout;
-        let acked_before = shared.delivery.delivered();
-        *shared.stop_deadline.lock() = Some(deadline);
-        shared.is_stopping.store(true, SeqCst);
-        shared.stopped.notify_all();
-        shared.delivery.memory.wake_all();
+        let Server { shared, listener, accept, timer, watch, control, last_save, .. } = self;
+        let deadline = Instant::now() + shared.config().shutdown_timeout;
+        let acked_before = shared.delivery.counters.acknowledged.total();
+        shared.begin_stop(deadline);
+        if let Some(control) = control {
+            control.stop();
+        }
         // On Linux this wakes a thread that waits in accept.
         let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
         let _ = accept.join();
@@ -252,11 +359,13 @@ impl Server {
             shared.connections.shut(Shutdown::Both);
             shared.connections.wait_until_closed(Instant::now() + limits::LINGER_TIMEOUT);
         }
+        let _ = watch.join();
+        shared.reporter.stop();
         shared.delivery.stop();
         shared.delivery.agenda.stop();
         let _ = timer.join();
-        shared.tally.log_rest();
+        shared.delivery.counters.log_rest();
         let LastSave { saved, unsaved } = *last_save.lock();
-        Stopped { delivered: shared.delivery.delivered() - acked_before, saved, unsaved }
+        Stopped { delivered: shared.delivery.counters.acknowledged.total() - acked_before, saved, unsaved }
     }
 }

@@ -2,12 +2,13 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Shared;
 use super::admission::Ticket;
 use crate::clock::Stamp;
+use crate::config::Config;
 use crate::delivery::{Flushed, Mailbox, Session};
+use crate::health::{Counter, Counters};
 use crate::limits;
 use crate::protocol::ProtocolError;
 
@@ -52,6 +53,25 @@ pub enum Ending {
     Stopping,
 }
 
+impl Ending {
+    /// What counts it, if anything does.
+    pub fn counter<'c>(&self, counters: &'c Counters) -> Option<&'c Counter> {
+        Some(match self {
+            Ending::Fin => &counters.closed_by_client,
+            Ending::Logout => &counters.logouts,
+            Ending::Lost(_) => &counters.lost,
+            Ending::HungUp => &counters.hung_up,
+            Ending::LoginTimeout => &counters.login_timeouts,
+            Ending::Idle => &counters.idle,
+            Ending::PacketTimeout => &counters.packet_timeouts,
+            Ending::NoRoom => &counters.no_room,
+            Ending::Protocol(error) => counters.protocol_error(error),
+            // Takeovers and refusals are counted where they are decided; a stop is no event.
+            Ending::Replaced | Ending::Refused(_) | Ending::Stopping => return None,
+        })
+    }
+}
+
 /// What follows a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Flow {
@@ -67,6 +87,8 @@ pub enum Flow {
 pub struct Peer {
     /// What all connections share.
     pub shared: Arc<Shared>,
+    /// The configuration at the connection's beginning.
+    pub config: Arc<Config>,
     /// The connection's id.
     pub id: u64,
     /// The other end's address.
@@ -87,17 +109,19 @@ pub struct Peer {
 
 impl Peer {
     /// Waits for room for a message, with no lock held and nothing left unflushed.
-    pub fn wait_for_room(&mut self, timeout: Duration) -> Option<Ending> {
+    pub fn wait_for_room(&mut self) -> Option<Ending> {
         self.touched.flush();
         let shared = &self.shared;
         let session = self.session.as_ref()?;
         let delivery = &shared.delivery;
         let is_stopping = || shared.is_stopping() || delivery.is_stopped();
         // A longest packet of room, so that a sender of long texts is not starved by senders of short ones.
-        let needed = shared.config.max_packet_bytes + limits::ENTRY_BYTES;
+        let needed = self.config.max_packet_bytes + limits::ENTRY_BYTES;
         let has_room = || delivery.memory.has_room(needed) && delivery.seqs.has_reserve();
         delivery.agenda.hurry();
-        let is_ready = delivery.memory.wait_until(timeout, || session.is_closed() || is_stopping() || has_room());
+        let is_ready = delivery
+            .memory
+            .wait_until(self.config.memory_wait_timeout, || session.is_closed() || is_stopping() || has_room());
         match () {
             () if session.is_closed() => Some(Ending::Replaced),
             () if is_stopping() => Some(Ending::Stopping),
@@ -115,12 +139,16 @@ pub struct Touched {
     shared: Arc<Shared>,
     sessions: Vec<Arc<Session>>,
     scratch: Vec<u8>,
+    /// Messages that went straight into an outbox, not counted yet.
+    pub relayed: u64,
+    /// Messages that have to wait, not counted yet.
+    pub waiting: u64,
 }
 
 impl Touched {
     /// None yet.
     pub fn new(shared: Arc<Shared>) -> Touched {
-        Touched { shared, sessions: Vec::new(), scratch: Vec::new() }
+        Touched { shared, sessions: Vec::new(), scratch: Vec::new(), relayed: 0, waiting: 0 }
     }
 
     /// This session's outbox was pushed to.
@@ -130,8 +158,12 @@ impl Touched {
         }
     }
 
-    /// Flushes each of them once. Never waits.
+    /// Flushes each of them once, and counts what they were pushed. Never waits.
     pub fn flush(&mut self) {
+        if self.relayed + self.waiting > 0 {
+            self.shared.delivery.counters.relayed.add(std::mem::take(&mut self.relayed));
+            self.shared.delivery.counters.waiting.add(std::mem::take(&mut self.waiting));
+        }
         for session in self.sessions.drain(..) {
             match session.outbox.flush(&mut self.scratch) {
                 // What TCP acknowledges at once, as it does nearby, the client's next packet confirms.

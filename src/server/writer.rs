@@ -45,10 +45,15 @@ impl Writers {
         let (name, worker, present) = (thread_name(&session), shared.clone(), session.clone());
         if let Err(error) = threads::spawn(&name, limits::STACK_BYTES, move || worker.writers.work(session, &worker)) {
             log::error!("c{}: no thread for its writer, so it ends: {error}", present.id);
-            shared.tally.spawn_failures.note(shared.delivery.now().mono_ms);
+            shared.delivery.counters.failed_thread.note(shared.delivery.now().mono_ms);
             present.outbox.hang_up();
             self.give_up_place();
         }
+    }
+
+    /// Threads at work.
+    pub fn running(&self) -> usize {
+        self.state.lock().running
     }
 
     /// The session is over: it waits for no writer.
@@ -112,7 +117,7 @@ fn thread_name(session: &Session) -> String {
 fn writer_loop(session: &Arc<Session>, shared: &Arc<Shared>) {
     let mut rows = Rows::default();
     loop {
-        match session.outbox.drain(&mut rows.chunk, shared.config.write_stall_timeout) {
+        match session.outbox.drain(&mut rows.chunk, shared.config().write_stall_timeout) {
             Ok(()) => {}
             Err(WriteError::Stalled) => {
                 log::info!(

@@ -186,6 +186,7 @@ impl State {
     fn end_session(&mut self, delivery: &Delivery) -> Option<Arc<Session>> {
         self.collect_acks(delivery);
         let present = self.present.take()?;
+        delivery.counters.present.down();
         self.window().end_session();
         Some(present.session)
     }
@@ -327,6 +328,7 @@ impl Mailbox {
         let window = state.window();
         let (acked, last) = (window.acked(), window.last());
         state.present = Some(Present::new(session.clone(), acked, last));
+        delivery.counters.present.up();
         let needs_writer = match state.window().is_live() {
             true => {
                 state.hand_over_memory();

@@ -144,6 +144,16 @@ impl Mailbox {
         }
     }
 
+    /// The highest number handed out, for `is_safe`.
+    pub(crate) fn last(&self) -> u64 {
+        self.state.lock().window.as_ref().map_or(0, Window::last)
+    }
+
+    /// Everything up to `seq` is on disk or acknowledged.
+    pub(crate) fn is_safe(&self, seq: u64) -> bool {
+        self.state.lock().window.as_ref().is_none_or(|window| window.saved_upto().max(window.acked()) >= seq)
+    }
+
     /// Messages in memory that are on no disk.
     pub(crate) fn unsaved(&self) -> u64 {
         self.state.lock().window.as_ref().map_or(0, Window::unsaved)

@@ -3,28 +3,28 @@
 use std::sync::Arc;
 
 use crate::delivery::{Accepted, Delivery, Mailbox};
+use crate::health::{Counter, Counters};
 use crate::limits;
 use crate::protocol::{Chat, Cipher, Message, PacketType, ProtocolError, UserName};
 use crate::server::peer::{Ending, Flow, Peer};
-use crate::server::tally::{Burst, Tally};
 use crate::storage::StorageError;
 
 /// Takes the message in, or drops it silently where level 1 has no way to tell. `packet` is the packet as received when it may be forwarded
 /// as it is.
 pub fn handle_chat(peer: &mut Peer, chat: Chat<'_>, packet: Option<&[u8]>) -> Flow {
-    let Peer { shared, session: Some(session), recipient, touched, .. } = peer else {
+    let Peer { shared, config, session: Some(session), recipient, touched, .. } = peer else {
         return Flow::End(ProtocolError::NotLoggedIn { kind: PacketType::C2CTextChat as u32 }.into());
     };
     if !is_sender(chat.from, &session.name) {
         return Flow::End(ProtocolError::ForgedSender.into());
     }
-    if chat.text.len() > shared.config.max_text_bytes {
-        return dropped(peer, |tally| &tally.long_texts, "its text is longer than max_text_bytes");
+    if chat.text.len() > config.max_text_bytes {
+        return dropped(peer, |counters| &counters.refused_text, "its text is longer than max_text_bytes");
     }
     match find(recipient, chat.to, &shared.delivery) {
         Ok(()) => {}
         Err(Lookup::BadName) => {
-            return dropped(peer, |tally| &tally.bad_recipients, "nobody can have its recipient's name");
+            return dropped(peer, |counters| &counters.refused_name, "nobody can have its recipient's name");
         }
         Err(Lookup::Disk(error)) => return wait_for_disk(peer, &error),
     }
@@ -41,11 +41,22 @@ pub fn handle_chat(peer: &mut Peer, chat: Chat<'_>, packet: Option<&[u8]>) -> Fl
     let accept = || mailbox.accept(packet, text_bytes, peer.now, &shared.delivery, |session| touched.add(session));
     match session.enter(accept) {
         None => Flow::End(Ending::Replaced),
-        Some(Accepted::Live | Accepted::Waiting) => Flow::Next,
+        Some(Accepted::Live) => {
+            touched.relayed += 1;
+            Flow::Next
+        }
+        Some(Accepted::Waiting) => {
+            touched.waiting += 1;
+            Flow::Next
+        }
         Some(Accepted::NoRoom) => Flow::Wait,
         Some(Accepted::Stopped) => Flow::End(Ending::Stopping),
-        Some(Accepted::BacklogFull) => dropped(peer, |tally| &tally.full_backlogs, "its recipient's backlog is full"),
-        Some(Accepted::NoSpace) => dropped(peer, |tally| &tally.full_databases, "the database has reached data_bytes"),
+        Some(Accepted::BacklogFull) => {
+            dropped(peer, |counters| &counters.refused_backlog, "its recipient's backlog is full")
+        }
+        Some(Accepted::NoSpace) => {
+            dropped(peer, |counters| &counters.refused_database, "the database has reached data_bytes")
+        }
     }
 }
 
@@ -79,7 +90,7 @@ fn find(recipient: &mut Option<(String, Arc<Mailbox>)>, to: &str, delivery: &Del
 }
 
 fn wait_for_disk(peer: &mut Peer, error: &StorageError) -> Flow {
-    if let Some(count) = peer.shared.tally.disk_errors.note(peer.now.mono_ms) {
+    if let Some(count) = peer.shared.delivery.counters.disk_errors.note(peer.now.mono_ms) {
         log::error!(
             "c{}: a recipient's mailbox cannot be read, trying again: {error} ({count} times since the last such line)",
             peer.id
@@ -94,8 +105,8 @@ fn wait_for_disk(peer: &mut Peer, error: &StorageError) -> Flow {
     }
 }
 
-fn dropped(peer: &Peer, burst: fn(&Tally) -> &Burst, why: &str) -> Flow {
-    if let Some(count) = burst(&peer.shared.tally).note(peer.now.mono_ms) {
+fn dropped(peer: &Peer, counter: fn(&Counters) -> &Counter, why: &str) -> Flow {
+    if let Some(count) = counter(&peer.shared.delivery.counters).note(peer.now.mono_ms) {
         log::warn!("c{}: message dropped: {why} ({count} since the last such line)", peer.id);
     }
     Flow::Next

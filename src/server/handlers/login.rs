@@ -17,14 +17,20 @@ pub fn handle_login(peer: &mut Peer, name: &str) -> Flow {
 }
 
 fn log_in(peer: &mut Peer, name: &str) -> Result<(), String> {
-    let name = UserName::parse(name).map_err(|error| error.to_string())?;
     let shared = peer.shared.clone();
     let delivery = &shared.delivery;
+    let counters = &delivery.counters;
+    let name = UserName::parse(name).map_err(|error| {
+        counters.logins_refused_name.add(1);
+        error.to_string()
+    })?;
     if !delivery.memory.has_room(limits::MAILBOX_BYTES) {
+        counters.logins_refused_memory.add(1);
         return Err("the server is short of memory, please try again in a minute".into());
     }
     let mailbox = delivery.mailbox(name.key()).map_err(|error| {
         log::error!("c{}: login: {error}", peer.id);
+        counters.logins_refused_disk.add(1);
         "the server cannot read its database, please try again in a minute"
     })?;
     let outbox = Outbox::new(peer.socket.clone(), delivery.limits.outbox_bytes);
@@ -39,9 +45,11 @@ fn log_in(peer: &mut Peer, name: &str) -> Result<(), String> {
     };
     peer.session = Some(session.clone());
     peer.ticket.logged_in();
+    counters.logins.add(1);
     threads::rename(session.name.as_written());
     let mut note = "";
     if let Some(replaced) = attached.replaced {
+        counters.takeovers.add(1);
         replaced.outbox.hang_up();
         delivery.memory.wake_all();
         note = ", replacing an older connection";

@@ -1,0 +1,166 @@
+//! The chart of a report: users above, messages below, over the same time. Only digits are drawn, the words stand in the HTML around it, since a server
+//! has no fonts and DejaVu has no Chinese.
+
+use std::error::Error;
+use std::ops::Range;
+use std::sync::Once;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use plotters::prelude::*;
+use plotters::style::{FontStyle, register_font};
+
+use super::html;
+use crate::health::Sample;
+
+/// Twice as many pixels as a mail shows, for screens with fine ones.
+const SIZE: (u32, u32) = (1200, 560);
+
+const FONT: &str = "digits";
+const FONT_PIXELS: i32 = 22;
+
+/// At most so many bars.
+const BARS: usize = 72;
+
+/// Draws the samples; gives a PNG.
+pub(super) fn draw(samples: &[Sample]) -> Result<Vec<u8>, Box<dyn Error>> {
+    static FONTS: Once = Once::new();
+    FONTS.call_once(|| {
+        // The font is a constant; if it cannot be read, drawing the labels fails below.
+        let _ = register_font(FONT, FontStyle::Normal, dejavu::sans::regular());
+    });
+    let bars = joined(samples);
+    let (Some(first), Some(last)) = (bars.first(), bars.last()) else { return Err("there are no samples yet".into()) };
+    let time = first.from..last.to.max(first.from + 1);
+    let mut pixels = vec![0; (SIZE.0 * SIZE.1 * 3) as usize];
+    {
+        let area = BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area();
+        area.fill(&WHITE)?;
+        let (above, below) = area.split_vertically(SIZE.1 * 45 / 100);
+        draw_users(&above, &bars, time.clone())?;
+        draw_messages(&below, &bars, time)?;
+        area.present()?;
+    }
+    let mut file = Vec::new();
+    let mut encoder = png::Encoder::new(&mut file, SIZE.0, SIZE.1);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header()?.write_image_data(&pixels)?;
+    Ok(file)
+}
+
+type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
+
+/// The axes, with times of day and round numbers.
+macro_rules! mesh {
+    ($chart:ident) => {
+        $chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .light_line_style(TRANSPARENT)
+            .bold_line_style(RGBColor(229, 231, 235))
+            .axis_style(RGBColor(156, 163, 175))
+            .label_style((FONT, FONT_PIXELS).into_font().color(&RGBColor(75, 85, 99)))
+            .x_labels(7)
+            .y_labels(4)
+            .x_label_formatter(&|time| clock(*time))
+            .y_label_formatter(&|count| short(*count))
+            .draw()?
+    };
+}
+fn draw_users(area: &Area<'_>, bars: &[Sample], time: Range<i64>) -> Result<(), Box<dyn Error>> {
+    let most = bars.iter().map(|bar| bar.users).max().unwrap_or(0);
+    let mut chart = frame(area).build_cartesian_2d(time, 0..headroom(most))?;
+    mesh!(chart);
+    let steps = bars.iter().flat_map(|bar| [(bar.from, bar.users), (bar.to, bar.users)]);
+    let blue = colour(html::BLUE);
+    chart.draw_series(AreaSeries::new(steps, 0, blue.mix(0.15)).border_style(blue.stroke_width(3)))?;
+    Ok(())
+}
+
+/// Bars of what was relayed, and upon them what had to wait.
+fn draw_messages(area: &Area<'_>, bars: &[Sample], time: Range<i64>) -> Result<(), Box<dyn Error>> {
+    let most = bars.iter().map(|bar| bar.relayed + bar.waiting).max().unwrap_or(0);
+    let mut chart = frame(area).build_cartesian_2d(time, 0..headroom(most))?;
+    mesh!(chart);
+    let (green, orange) = (colour(html::GREEN).filled(), colour(html::ORANGE).filled());
+    chart.draw_series(bars.iter().flat_map(|bar| {
+        let (left, right) = (bar.from, bar.to - (bar.to - bar.from) / 8);
+        let relayed = Rectangle::new([(left, 0), (right, bar.relayed)], green);
+        let waiting = Rectangle::new([(left, bar.relayed), (right, bar.relayed + bar.waiting)], orange);
+        // An empty rectangle would still be drawn as a line.
+        [(bar.relayed, relayed), (bar.waiting, waiting)].into_iter().filter(|(count, _)| *count > 0).map(|(_, bar)| bar)
+    }))?;
+    Ok(())
+}
+
+fn frame<'a, 'b>(area: &'a Area<'b>) -> ChartBuilder<'a, 'b, BitMapBackend<'b>> {
+    let mut frame = ChartBuilder::on(area);
+    frame.margin(8).margin_right(28).x_label_area_size(40).y_label_area_size(96);
+    frame
+}
+
+/// At most `BARS` samples, neighbours joined.
+fn joined(samples: &[Sample]) -> Vec<Sample> {
+    let each = samples.len().div_ceil(BARS).max(1);
+    samples.chunks(each).filter_map(|some| some.iter().copied().reduce(Sample::join)).collect()
+}
+
+/// The top of an axis whose highest value is `most`.
+fn headroom(most: u64) -> u64 {
+    (most + most / 8).max(4)
+}
+
+fn colour(hex: &str) -> RGBColor {
+    let number = u32::from_str_radix(hex.trim_start_matches('#'), 16).unwrap_or(0);
+    let [_, red, green, blue] = number.to_be_bytes();
+    RGBColor(red, green, blue)
+}
+
+fn clock(unix_ms: i64) -> String {
+    let time = Timestamp::from_millisecond(unix_ms).unwrap_or(Timestamp::UNIX_EPOCH);
+    time.to_zoned(TimeZone::system()).strftime("%H:%M").to_string()
+}
+
+fn short(count: u64) -> String {
+    match count {
+        0..10_000 => count.to_string(),
+        10_000..10_000_000 => format!("{} k", count as f64 / 1e3),
+        _ => format!("{} M", count as f64 / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chart_is_a_picture_whatever_it_shows() {
+        let sample = |minute: i64, users, relayed| Sample {
+            from: minute * 60_000,
+            to: (minute + 1) * 60_000,
+            users,
+            relayed,
+            waiting: relayed / 3,
+            delivered_from_disk: 0,
+        };
+        assert!(draw(&[]).is_err());
+        let few = [sample(0, 0, 0)];
+        let many: Vec<Sample> =
+            (0..1440).map(|minute| sample(minute, 5 + minute as u64 % 40, minute as u64 * 7_000)).collect();
+        for samples in [few.as_slice(), &many] {
+            let file = draw(samples).unwrap();
+            let mut reader = png::Decoder::new(std::io::Cursor::new(&file)).read_info().unwrap();
+            let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+            reader.next_frame(&mut pixels).unwrap();
+            assert_eq!((reader.info().width, reader.info().height), SIZE);
+            let has = |colour: RGBColor| pixels.chunks(3).any(|pixel| pixel == [colour.0, colour.1, colour.2]);
+            assert!(has(WHITE) && has(colour(html::BLUE)), "the curve of users is missing");
+            assert_eq!(has(colour(html::GREEN)), samples.len() > 1);
+        }
+        assert_eq!(joined(&many).len(), 72);
+        assert_eq!(
+            joined(&many).iter().map(|bar| bar.relayed).sum::<u64>(),
+            many.iter().map(|bar| bar.relayed).sum::<u64>()
+        );
+    }
+}

@@ -1,0 +1,205 @@
+//! `DIR/ctl.sock`: a line of text asks, a line of JSON answers. `nc -U DIR/ctl.sock` is enough to talk to it.
+//!
+//! The socket's mode is 0600: whoever may read the database may ask. Each connection has a thread of its own, so that one that waits for the disk or a mail
+//! keeps nobody, least of all a client of the chat.
+
+use std::collections::HashMap;
+use std::fs::Permissions;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::Shared;
+use crate::jobs::watch::Reporter;
+use crate::language::Language;
+use crate::{limits, threads};
+
+/// The socket's name in the data directory.
+pub const SOCKET: &str = "ctl.sock";
+
+/// The requests, as `help` tells them.
+const REQUESTS: &[(&str, &str)] = &[
+    ("status", "everything that a report counts, and how the server stands"),
+    ("report [en|zh]", "the present report: its subject, its text, its HTML"),
+    ("report send", "sends the present report by mail now, and says how that went"),
+    ("save", "saves everything that was accepted until now, and answers when it is on disk"),
+    ("help", "this list"),
+];
+
+/// The listening socket and who is connected to it.
+pub struct Control {
+    path: PathBuf,
+    listener: Arc<UnixListener>,
+    open: Arc<Mutex<HashMap<u64, Arc<UnixStream>>>>, // lock: a leaf
+    thread: JoinHandle<()>,
+}
+
+impl Control {
+    /// Listens in `dir`. A socket that another server has left there is replaced: the caller sees to it that none is running.
+    ///
+    /// # Errors
+    /// The socket cannot be made, for example since its path is longer than the kernel takes (107 bytes).
+    pub fn start(shared: &Arc<Shared>, dir: &Path) -> io::Result<Control> {
+        let path = dir.join(SOCKET);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = Arc::new(UnixListener::bind(&path)?);
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        let open = Arc::<Mutex<HashMap<_, _>>>::default();
+        let (door, shared, connections) = (listener.clone(), shared.clone(), open.clone());
+        let thread = threads::spawn("ctl", limits::STACK_BYTES, move || accept_loop(&door, &shared, &connections))?;
+        Ok(Control { path, listener, open, thread })
+    }
+
+    /// Takes no more requests, and ends the connections.
+    pub fn stop(self) {
+        // Gone already is as good.
+        let _ = std::fs::remove_file(&self.path);
+        // On Linux this wakes a thread that waits in accept.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        for socket in self.open.lock().values() {
+            let _ = socket.shutdown(Shutdown::Read);
+        }
+        let _ = self.thread.join();
+    }
+}
+
+fn accept_loop(listener: &UnixListener, shared: &Arc<Shared>, open: &Arc<Mutex<HashMap<u64, Arc<UnixStream>>>>) {
+    let mut last_id = 0;
+    while !shared.is_stopping() {
+        let socket = match listener.accept() {
+            Ok((socket, _)) => Arc::new(socket),
+            Err(_) if shared.is_stopping() => return,
+            Err(error) => {
+                log::error!("ctl.sock: accept: {error}; going on");
+                if shared.wait_for_stop(limits::DISK_RETRY) {
+                    return;
+                }
+                continue;
+            }
+        };
+        last_id += 1;
+        if open.lock().len() >= limits::CTL_CONNECTIONS {
+            log::warn!("ctl.sock: refused, {} connections are open", limits::CTL_CONNECTIONS);
+            continue;
+        }
+        open.lock().insert(last_id, socket.clone());
+        let place = Place { id: last_id, open: open.clone() };
+        let shared = shared.clone();
+        let served = threads::spawn("ctl", limits::MAIL_STACK_BYTES, move || {
+            let _place = place;
+            if let Err(error) = serve(&socket, &shared) {
+                log::debug!("ctl.sock: {error}");
+            }
+        });
+        if let Err(error) = served {
+            log::error!("ctl.sock: no thread for a connection, so it is closed: {error}");
+        }
+    }
+}
+
+/// A connection's place among the open ones; dropping it gives it back.
+struct Place {
+    id: u64,
+    open: Arc<Mutex<HashMap<u64, Arc<UnixStream>>>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.open.lock().remove(&self.id);
+    }
+}
+
+/// One line, one answer, until the other side has no more to ask.
+fn serve(socket: &UnixStream, shared: &Arc<Shared>) -> io::Result<()> {
+    socket.set_read_timeout(Some(limits::CTL_TIMEOUT))?;
+    socket.set_write_timeout(Some(limits::CTL_TIMEOUT))?;
+    let mut lines = BufReader::with_capacity(limits::CTL_LINE_BYTES, socket);
+    loop {
+        let mut line = Vec::new();
+        (&mut lines).take(limits::CTL_LINE_BYTES as u64).read_until(b'\n', &mut line)?;
+        if line.is_empty() {
+            return Ok(());
+        }
+        let is_whole = line.ends_with(b"\n") || line.len() < limits::CTL_LINE_BYTES;
+        let answer = match std::str::from_utf8(&line) {
+            Ok(line) if is_whole => answer(line, shared),
+            Ok(_) => Err(format!("a request has at most {} bytes", limits::CTL_LINE_BYTES)),
+            Err(_) => Err("a request is UTF-8 text".into()),
+        };
+        let is_error = answer.is_err();
+        let answer = answer.unwrap_or_else(|why| json!({ "error": why }));
+        (&*socket).write_all(format!("{answer}\n").as_bytes())?;
+        if is_error && !is_whole {
+            return Ok(());
+        }
+    }
+}
+
+fn answer(request: &str, shared: &Arc<Shared>) -> Result<Value, String> {
+    let words: Vec<&str> = request.split_whitespace().collect();
+    match words.as_slice() {
+        ["status"] => serde_json::to_value(shared.status()).map_err(|error| error.to_string()),
+        ["report"] => Ok(report(shared, shared.config().language)),
+        ["report", "send"] => send_report(shared),
+        ["report", code] => match Language::of_code(code) {
+            Some(language) => Ok(report(shared, language)),
+            None => Err(unknown(request)),
+        },
+        ["save"] => {
+            let counters = &shared.delivery.counters;
+            let before = counters.stored.total();
+            shared.delivery.agenda.save(limits::CTL_SAVE_TIMEOUT)?;
+            Ok(json!({ "saved": counters.stored.total() - before }))
+        }
+        ["help"] => Ok(REQUESTS.iter().map(|(request, meaning)| ((*request).to_owned(), json!(meaning))).collect()),
+        _ => Err(unknown(request)),
+    }
+}
+
+fn unknown(request: &str) -> String {
+    let known: Vec<&str> = REQUESTS.iter().map(|(request, _)| *request).collect();
+    format!("unknown request {:?}; these are known: {}", request.trim(), known.join(", "))
+}
+
+fn report(shared: &Arc<Shared>, language: Language) -> Value {
+    let report = shared.reporter.report(shared.status(), language);
+    let eml = report.letter().message(&shared.config().mail, std::time::SystemTime::now());
+    let eml = eml.map(|message| String::from_utf8_lossy(&message.formatted()).into_owned());
+    json!({
+        "subject": report.subject(),
+        "text": report.text(),
+        "html": report.page(),
+        "eml": eml.as_ref().ok(),
+        "eml_error": eml.as_ref().err().map(|error| error.describe(language)),
+    })
+}
+
+fn send_report(shared: &Arc<Shared>) -> Result<Value, String> {
+    let config = shared.config();
+    if config.mail.to.is_empty() {
+        return Err("mail_to names nobody; add it to the configuration and send the server SIGHUP".into());
+    }
+    let (done, result) = std::sync::mpsc::channel();
+    Reporter::send(shared, move |result| {
+        // Whoever asked may have gone.
+        let _ = done.send(result);
+    })?;
+    match result.recv() {
+        Ok(Ok(sent)) => Ok(json!({
+            "sent": sent.reply.to_string(),
+            "refused": sent.refused.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        })),
+        Ok(Err(error)) => Err(error.describe(config.language)),
+        Err(_) => Err("the thread that sent it has ended; the log says why".into()),
+    }
+}
