@@ -1,16 +1,16 @@
 //! What is in force as a configuration file: `chatserver config show`.
 
-use super::Resolved;
-use super::settings::{self, Kind};
+use super::settings::{self, Kind, Setting};
+use super::{Config, Resolved};
 
 impl Resolved {
     /// A line for each setting, with its origin behind it. Read as a configuration it gives the same settings, the secrets apart: of those there is only a
-    /// comment.
+    /// comment, as there is of what is not set.
     pub fn to_toml(&self) -> String {
         let lines: Vec<_> = self
             .lines()
             .into_iter()
-            .filter_map(|(name, shown, origin)| Some((entry(settings::find(name)?, &shown), origin)))
+            .filter_map(|(name, shown, origin)| Some((entry(settings::find(name)?, &self.config, &shown), origin)))
             .collect();
         let width = lines.iter().map(|(entry, _)| entry.chars().count()).max().unwrap_or(0);
         lines.iter().map(|(entry, origin)| format!("{entry:width$}  # {origin}\n")).collect()
@@ -18,19 +18,23 @@ impl Resolved {
 }
 
 /// `shown` is the value as `config check` prints it.
-fn entry(setting: &settings::Setting, shown: &str) -> String {
-    let name = setting.name;
-    if setting.is_secret() {
-        return format!("# {name} = {shown}");
+fn entry(setting: &Setting, config: &Config, shown: &str) -> String {
+    let (name, config) = (setting.name, &mut config.clone());
+    if setting.default.is_none() && shown.is_empty() {
+        return format!("# {name} is not set");
     }
     match setting.kind {
-        Kind::Addresses(_) => {
-            let items: Vec<String> = shown.split(", ").filter(|item| !item.is_empty()).map(quoted).collect();
-            format!("{name} = [{}]", items.join(", "))
-        }
-        Kind::Flag(_) | Kind::Count(..) => format!("{name} = {shown}"),
+        _ if setting.is_secret() => format!("# {name} = {shown}"),
+        Kind::Addresses(field) => format!("{name} = {}", list(field(config))),
+        Kind::MailAddresses(field) => format!("{name} = {}", list(field(config))),
+        Kind::Flag(_) | Kind::Count(..) | Kind::Port(_) => format!("{name} = {shown}"),
         _ => format!("{name} = {}", quoted(shown)),
     }
+}
+
+fn list(items: &[impl ToString]) -> String {
+    let items: Vec<String> = items.iter().map(|item| quoted(&item.to_string())).collect();
+    format!("[{}]", items.join(", "))
 }
 
 /// As a TOML string. It is JSON's, but for one control character.
@@ -40,7 +44,7 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use crate::config::{Config, Sources};
+    use crate::config::Sources;
 
     use super::*;
 
@@ -72,6 +76,14 @@ mod tests {
                 ("CHATSERVER_MAX_CONNECTIONS", "12"),
                 ("CHATSERVER_EXEMPT_ADDRESSES", ""),
                 ("CHATSERVER_LOG_LEVEL", "debug"),
+                ("CHATSERVER_LANGUAGE", "zh"),
+                ("CHATSERVER_MAIL_TO", "ann@example.org,bob@example.org"),
+                ("CHATSERVER_MAIL_FROM", "chat \"server\" <chat@example.org>"),
+                ("CHATSERVER_SMTP_HOST", "mail.example.org"),
+                ("CHATSERVER_SMTP_PORT", "2525"),
+                ("CHATSERVER_SMTP_TLS", "none"),
+                ("CHATSERVER_SMTP_CA_FILE", "/nonexistent/ca.pem"),
+                ("CHATSERVER_SMTP_TIMEOUT", "5 s"),
             ],
             None,
         );
@@ -80,13 +92,20 @@ mod tests {
 
     #[test]
     fn every_line_has_its_origin_and_a_key_is_only_mentioned() {
-        let settings = [("CHATSERVER_KEY", "secret0123456789"), ("CHATSERVER_DATA", "/nonexistent/chatserver-test")];
+        let settings = [
+            ("CHATSERVER_KEY", "secret0123456789"),
+            ("CHATSERVER_DATA", "/nonexistent/chatserver-test"),
+            ("CHATSERVER_SMTP_USER", "chat"),
+            ("CHATSERVER_SMTP_PASSWORD", "secret"),
+        ];
         let shown = resolved(&settings, None).to_toml();
         assert!(!shown.contains("secret"), "{shown}");
         assert!(shown.lines().all(|line| line.contains("  # ")), "{shown}");
         let line =
             |begin: &str| shown.lines().find(|line| line.starts_with(begin)).unwrap_or_else(|| panic!("{shown}"));
         assert!(line("# key = (16 bytes, not shown)").ends_with("  # CHATSERVER_KEY"), "{shown}");
+        assert!(line("# smtp_password = (set, not shown)").ends_with("  # CHATSERVER_SMTP_PASSWORD"), "{shown}");
+        assert!(line("# mail_from is not set").ends_with("  # default"), "{shown}");
         assert!(line("read_timeout = \"2 min\"").ends_with("  # default"), "{shown}");
         assert!(line("data = ").ends_with("  # CHATSERVER_DATA"), "{shown}");
     }
