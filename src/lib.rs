@@ -26,6 +26,7 @@
 //! | [`client`] | the blocking client library |
 //! | [`cli`] | one file per subcommand |
 //! | [`config`] | what an operator may change |
+//! | [`mail`] | letters to the operator, by SMTP |
 //! | [`limits`], [`clock`], [`threads`], [`logging`] | fixed caps, time, named threads, the log |
 //!
 //! # The walk
@@ -61,6 +62,7 @@ pub mod jobs;
 pub mod language;
 pub mod limits;
 pub mod logging;
+pub mod mail;
 pub mod protocol;
 pub mod server;
 pub mod storage;

@@ -51,3 +51,21 @@ pub const SAVE_RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// Rows of one expiry transaction.
 pub const EXPIRE_ROWS: usize = 4096;
+
+/// Mails under way at one time, a thread each. One relay that hangs takes few of them; past it a mail is refused with an error that says so.
+pub const MAIL_THREADS: usize = 4;
+
+/// Pauses between the tries of one mail, so one try more than there are pauses. A relay that restarts is back within the second one.
+pub const MAIL_PAUSES: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
+
+/// Unsent mails kept in DIR/mail/, some 100 KiB each. Past it the oldest are removed.
+pub const KEPT_MAILS: usize = 100;
+
+/// Stack of a mail's thread, bytes of address space: a TLS handshake and the system's name service need more than a connection does.
+pub const MAIL_STACK_BYTES: usize = 1024 * 1024;
+
+/// Longest answer of an SMTP server, bytes, all its lines together; RFC 5321 asks for 512 a line. Past it the other side does not speak SMTP.
+pub const SMTP_ANSWER_BYTES: usize = 16 * 1024;
+
+/// How long the SMTP server's answer to QUIT is waited for: the mail is accepted or refused by then.
+pub const SMTP_QUIT_TIMEOUT: Duration = Duration::from_secs(1);

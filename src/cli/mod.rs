@@ -7,6 +7,7 @@ pub mod chat;
 pub mod config;
 pub mod connection;
 pub mod listen;
+pub mod mail;
 pub mod send;
 pub mod serve;
 pub mod signals;
@@ -41,6 +42,7 @@ enum Command {
     Listen(listen::Args),
     Users(users::Args),
     Config(config::Args),
+    Mail(mail::Args),
 }
 
 /// Where a command finds a server's files.
@@ -58,7 +60,8 @@ Examples:
   chatserver send --as Ann --to Bob 'hello'    one message, for scripts
   chatserver listen --as Bob --json            what arrives for Bob, a line each
   chatserver users                             who was here, and what waits for whom
-  chatserver config check                      which settings are in force, and where they come from";
+  chatserver config check                      which settings are in force, and where they come from
+  chatserver mail test                         whether mails to the operator arrive, and why not";
 
 /// The exit codes, as `--help` tells them.
 pub const EXIT_CODES: &str = "\
@@ -81,6 +84,7 @@ pub fn run() -> ExitCode {
         Command::Listen(args) => listen::run(args),
         Command::Users(args) => users::run(args),
         Command::Config(args) => config::run(args),
+        Command::Mail(args) => mail::run(args),
     }
 }
 
