@@ -226,7 +226,8 @@ mod tests {
         for name in &names {
             write_file(&dir.join(name), b"Subject: x\r\n").unwrap();
         }
-        let mut left: Vec<_> = fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let left = fs::read_dir(&dir).unwrap();
+        let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         left.sort();
         assert_eq!(left, names[2..]);
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;

@@ -24,6 +24,9 @@ mod storage;
 mod command_line;
 mod log_lines;
 
+mod mail;
+mod smtp;
+
 mod faults_2014;
 mod recorded;
 
