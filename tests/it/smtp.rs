@@ -1,7 +1,7 @@
 //! SMTP servers for the tests: one that works, with TLS and login, and others that break off, hang or drip.
 
 use std::fmt::Debug;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -93,17 +93,16 @@ pub fn silent() -> u16 {
     script(|mut tcp| drop(tcp.read_to_end(&mut Vec::new())))
 }
 
-/// A server that says this, whatever is asked, and closes when it has got `lines` lines.
-pub fn parrot(says: &'static str, lines: usize) -> u16 {
-    script(move |mut tcp| {
-        let _ = tcp.write_all(says.as_bytes());
+/// A server that says the first of these at once and one more for each line that it gets; it closes in the middle of what comes after the last.
+pub fn parrot(says: &'static [&'static str]) -> u16 {
+    script(move |tcp| {
         let mut reader = io::BufReader::new(tcp);
-        for _ in 0..lines {
+        for answer in says {
             let mut line = String::new();
-            if !matches!(io::BufRead::read_line(&mut reader, &mut line), Ok(1..)) {
+            let said = reader.get_mut().write_all(answer.as_bytes());
+            if said.is_err() || !matches!(reader.read_line(&mut line), Ok(1..)) {
                 return;
             }
-            let _ = reader.get_mut().write_all(says.as_bytes());
         }
     })
 }
