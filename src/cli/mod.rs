@@ -13,6 +13,7 @@ pub mod ctl;
 pub mod ctl_client;
 pub mod export;
 pub mod listen;
+pub mod mail;
 #[cfg(feature = "tools")]
 pub mod man;
 mod progress;
@@ -57,6 +58,7 @@ enum Command {
     Restore(restore::Args),
     Export(export::Args),
     Config(config::Args),
+    Mail(mail::Args),
     #[cfg(feature = "tools")]
     Completions(completions::Args),
     #[cfg(feature = "tools")]
@@ -80,7 +82,8 @@ Examples:
   chatserver users                             who was here, and what waits for whom
   chatserver report                            what a running server did, and whether it needs a hand
   chatserver backup /backups/monday.db         a copy of everything, also while the server runs
-  chatserver config check                      which settings are in force, and where they come from";
+  chatserver config check                      which settings are in force, and where they come from
+  chatserver mail test                         whether mails to the operator arrive, and why not";
 
 /// The exit codes, as `--help` tells them.
 pub const EXIT_CODES: &str = "\
@@ -108,6 +111,7 @@ pub fn run() -> ExitCode {
         Command::Restore(args) => restore::run(args),
         Command::Export(args) => export::run(args),
         Command::Config(args) => config::run(args),
+        Command::Mail(args) => mail::run(args),
         #[cfg(feature = "tools")]
         Command::Completions(args) => completions::run(args),
         #[cfg(feature = "tools")]

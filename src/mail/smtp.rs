@@ -244,7 +244,11 @@ fn is_ascii(address: &lettre::Address) -> bool {
 
 fn hand_over(wire: &mut Wire, message: &Message) -> Result<Reply, Fault> {
     wire.phase = Phase::Text;
-    wire.ask(Data, Fault::Text)?;
+    let go = wire.ask(Data, Fault::Text)?;
+    if !go.has_code(354) {
+        // Without it the text would be taken for commands.
+        return Err(wire.not_smtp(&Reply::of(&go).to_string()));
+    }
     wire.write(&with_end(&message.formatted()))?;
     wire.phase = Phase::Answer;
     let response = wire.response()?;

@@ -26,6 +26,9 @@ mod command_line;
 mod log_lines;
 mod service;
 
+mod mail;
+mod smtp;
+
 mod faults_2014;
 mod recorded;
 
