@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{Client, ClientError, Sender, unexpected, unix_time};
+use super::{Awaited, Client, ClientError, Sender, unexpected, unix_time};
 use crate::protocol::{Cipher, Decoder, Frame, LoginAnswer, Message};
 
 /// How long a connect, a login, a write or a logout may take, unless told otherwise.
@@ -135,7 +135,7 @@ impl Wire {
     /// Half a packet may be out: nothing legal can follow it. What arrives can still be read.
     fn give_up_writing(&self) -> ClientError {
         let _ = self.stream.shutdown(Shutdown::Write);
-        ClientError::Timeout { what: "the server to take what was sent" }
+        ClientError::Timeout { what: Awaited::Write }
     }
 }
 
@@ -166,7 +166,7 @@ impl Connection {
             Message::ServerAcceptLogin(LoginAnswer { tips, .. }) => Err(ClientError::Refused { tips: tips.to_owned() }),
             other => Err(unexpected(&other)),
         })?;
-        let (welcome, server_time) = answer.ok_or(ClientError::Timeout { what: "the answer to the login" })??;
+        let (welcome, server_time) = answer.ok_or(ClientError::Timeout { what: Awaited::LoginAnswer })??;
         let sender = Sender::new(Arc::clone(&self.wire), name);
         Ok(Client { connection: self, sender, queued: VecDeque::new(), welcome, server_time })
     }
@@ -226,7 +226,7 @@ impl Connection {
             match self.read_packet(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Some(packet)) => packets.push(packet),
                 Ok(None) => {
-                    return Err(ClientError::Timeout { what: "the server's close" });
+                    return Err(ClientError::Timeout { what: Awaited::Close });
                 }
                 Err(ClientError::Closed { reset }) => return Ok((packets, reset)),
                 Err(error) => return Err(error),

@@ -38,10 +38,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use connection::{Connect, Connection, Packet};
-pub use error::ClientError;
+pub use error::{Awaited, ClientError};
 pub use sender::Sender;
 
-use crate::protocol::{Message, ProtocolError};
+use crate::protocol::{Message, PacketType, ProtocolError};
 
 /// A message as it arrived, owned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,7 +164,7 @@ impl Client {
         let deadline = Instant::now() + self.connection.timeout();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let message = self.receive(left)?.ok_or(ClientError::Timeout { what: "a round trip" })?;
+            let message = self.receive(left)?.ok_or(ClientError::Timeout { what: Awaited::Roundtrip })?;
             if message.text == text && message.from == message.to {
                 return Ok(());
             }
@@ -186,7 +186,7 @@ impl Client {
             match self.receive(left) {
                 Ok(Some(message)) => self.queued.push_back(message),
                 Ok(None) => {
-                    return Err(ClientError::Timeout { what: "the server's close after the logout" });
+                    return Err(ClientError::Timeout { what: Awaited::Goodbye });
                 }
                 Err(ClientError::Closed { reset: false }) => return Ok(self.queued.into()),
                 Err(error) => return Err(error),
@@ -218,8 +218,8 @@ impl fmt::Debug for Client {
 /// The error for a packet that is legal, but not here.
 fn unexpected(message: &Message<'_>) -> ClientError {
     match message {
-        Message::ServerAcceptLogin(_) => ClientError::Unexpected { what: "a second answer to the login" },
-        Message::Chat(_) => ClientError::Unexpected { what: "a message before the answer to the login" },
+        Message::ServerAcceptLogin(_) => ClientError::Unexpected { kind: PacketType::ServerAcceptLogin },
+        Message::Chat(_) => ClientError::Unexpected { kind: PacketType::C2CTextChat },
         Message::ClientLogin { .. } => ProtocolError::WrongDirection { kind: 1 }.into(),
         Message::ClientLogout { .. } => ProtocolError::WrongDirection { kind: 3 }.into(),
         Message::ClientPing { .. } => ProtocolError::WrongDirection { kind: 4 }.into(),

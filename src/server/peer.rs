@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::admission::Ticket;
+use super::handlers::login::Refusal;
 use crate::clock::Stamp;
 use crate::config::Config;
 use crate::delivery::{Flushed, Mailbox, Session};
@@ -30,9 +31,9 @@ pub enum Ending {
     /// Another login of the same user took over.
     #[error("replaced by another login")]
     Replaced,
-    /// The login was refused with this reason.
+    /// The login was refused.
     #[error("login refused: {0}")]
-    Refused(String),
+    Refused(Refusal),
     /// No login came in time.
     #[error("no login within the time limit")]
     LoginTimeout,

@@ -22,6 +22,7 @@ mod shutdown;
 mod storage;
 
 mod command_line;
+mod languages;
 mod log_lines;
 mod service;
 
