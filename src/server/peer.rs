@@ -49,6 +49,14 @@ pub enum Ending {
     /// It broke a rule.
     #[error("{0}")]
     Protocol(#[from] ProtocolError),
+    /// A handler of the embedding program returned an error or panicked.
+    #[error("the handler of packet type {kind} failed: {why}")]
+    HandlerFailed {
+        /// The packet type.
+        kind: u32,
+        /// The error's or the panic's words.
+        why: String,
+    },
     /// The server stops.
     #[error("the server stops")]
     Stopping,
@@ -67,6 +75,7 @@ impl Ending {
             Ending::PacketTimeout => &counters.packet_timeouts,
             Ending::NoRoom => &counters.no_room,
             Ending::Protocol(error) => counters.protocol_error(error),
+            Ending::HandlerFailed { .. } => &counters.panics,
             // Takeovers and refusals are counted where they are decided; a stop is no event.
             Ending::Replaced | Ending::Refused(_) | Ending::Stopping => return None,
         })

@@ -16,6 +16,7 @@ mod offline;
 mod takeover;
 
 mod bad_input;
+mod custom;
 mod limits;
 
 mod shutdown;
