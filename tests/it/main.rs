@@ -28,6 +28,9 @@ mod languages;
 mod log_lines;
 mod service;
 
+mod control;
+mod gauges;
+
 mod mail;
 mod smtp;
 

@@ -69,24 +69,27 @@ fn log_in(peer: &mut Peer, name: &str, language: Language) -> Result<(), Refusal
     let outbox = Outbox::new(peer.socket.clone(), delivery.limits.outbox_bytes);
     let session = Arc::new(Session::new(peer.id, delivery.next_generation(), name, mailbox.clone(), outbox));
     let answer = answer(peer, true, language.pick("welcome", "欢迎"));
+    let mut is_takeover = false;
     let attached = loop {
         match mailbox.attach(&session, &answer, peer.now, delivery) {
             Ok(attached) => break attached,
             // When `close` returns nothing of the old session is executed any more. Then it can be replaced.
-            Err(present) => present.close(),
+            Err(present) => is_takeover |= present.close(),
         }
     };
     peer.session = Some(session.clone());
     peer.ticket.logged_in();
     counters.logins.add(1);
     threads::rename(session.name.as_written());
-    let mut note = "";
+    // One that had ended by itself, and whose thread has not come to say so, is replaced too, but taken over is nothing.
     if let Some(replaced) = attached.replaced {
-        counters.takeovers.add(1);
         replaced.outbox.hang_up();
         delivery.memory.wake_all();
-        note = ", replacing an older connection";
     }
+    if is_takeover {
+        counters.takeovers.add(1);
+    }
+    let note = if is_takeover { ", replacing an older connection" } else { "" };
     log::info!("c{}: {} logged in from {}{note}", peer.id, session.name.as_written(), peer.address);
     if attached.needs_writer {
         shared.writers.start(session.clone(), &shared);
