@@ -168,7 +168,7 @@ counters! {
     "Messages" "消息" {
         relayed "relayed live" "实时转发",
         waiting "kept for a recipient who was absent or slow" "收件人不在线或太慢而暂存",
-        acknowledged "acknowledged by their recipients" "收件方已确认",
+        acknowledged "deliveries acknowledged (a message that came again counts again)" "已确认的投递（重复投递重复计数）",
         stored "stored on disk" "写入磁盘",
         delivered_from_disk "delivered from storage" "从存储投递",
         expired "expired" "过期",
