@@ -46,16 +46,65 @@ impl Language {
     }
 }
 
-/// A sentence in one of two languages, both with `format!`'s placeholders: `say!(language, "{n} left", "还剩 {n} 条")`.
+/// A sentence in one of two languages: `say!(language, "{n} left", "还剩 {n} 条")`. Both have the same placeholders, or it does not compile.
 macro_rules! say {
-    ($language:expr, $english:literal, $chinese:literal $(, $argument:expr)* $(,)?) => {
+    ($language:expr, $english:literal, $chinese:literal $(, $argument:expr)* $(,)?) => {{
+        const { assert!($crate::language::have_same_placeholders($english, $chinese)) };
         match $language {
             $crate::language::Language::English => format!($english $(, $argument)*),
             $crate::language::Language::Chinese => format!($chinese $(, $argument)*),
         }
-    };
+    }};
 }
 pub(crate) use say;
+
+/// Whether each `{…}` of one sentence stands in the other, too.
+pub(crate) const fn have_same_placeholders(one: &str, other: &str) -> bool {
+    has_placeholders_of(one.as_bytes(), other.as_bytes()) && has_placeholders_of(other.as_bytes(), one.as_bytes())
+}
+
+const fn has_placeholders_of(sentence: &[u8], other: &[u8]) -> bool {
+    let mut rest = other;
+    while let Some((placeholder, behind)) = next_placeholder(rest) {
+        if !contains(sentence, placeholder) {
+            return false;
+        }
+        rest = behind;
+    }
+    true
+}
+
+/// The first `{…}`, and what is behind it.
+const fn next_placeholder(sentence: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut begin = 0;
+    while begin < sentence.len() && sentence[begin] != b'{' {
+        begin += 1;
+    }
+    let mut end = begin;
+    while end < sentence.len() {
+        end += 1;
+        if sentence[end - 1] == b'}' {
+            let (upto, behind) = sentence.split_at(end);
+            return Some((upto.split_at(begin).1, behind));
+        }
+    }
+    None
+}
+
+const fn contains(sentence: &[u8], part: &[u8]) -> bool {
+    let mut begin = 0;
+    while begin + part.len() <= sentence.len() {
+        let mut length = 0;
+        while length < part.len() && sentence[begin + length] == part[length] {
+            length += 1;
+        }
+        if length == part.len() {
+            return true;
+        }
+        begin += 1;
+    }
+    false
+}
 
 #[cfg(test)]
 mod tests {
@@ -84,5 +133,21 @@ mod tests {
         assert_eq!((say(Language::English), say(Language::Chinese)), ("3 for Ann".into(), "Ann 有 3 条".into()));
         assert_eq!(Language::of_code("zh").map(Language::code), Some("zh"));
         assert_eq!(Language::of_code("de"), None);
+    }
+
+    #[test]
+    fn a_placeholder_that_one_language_forgets_is_found() {
+        for (english, chinese, same) in [
+            ("no", "无", true),
+            ("{n} for {name}", "{name} 有 {n} 条", true),
+            ("{} left", "还剩 {}", true),
+            ("U+{code:04X}", "U+{code:04X}", true),
+            ("U+{code:04X}", "U+{code}", false),
+            ("{n} for {name}", "有 {n} 条", false),
+            ("{n} left", "还剩 {m} 条", false),
+            ("one left", "还剩 {n} 条", false),
+        ] {
+            assert_eq!(have_same_placeholders(english, chinese), same, "{english} / {chinese}");
+        }
     }
 }

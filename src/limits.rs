@@ -43,6 +43,9 @@ pub const SEQ_RESERVE: u64 = 1 << 24;
 /// Pause before a disk that could not be read is asked again.
 pub const DISK_RETRY: Duration = Duration::from_millis(250);
 
+/// Pause before an outbox that is full of replies is looked at again; only while its own client, and nobody else, waits for it.
+pub const REPLY_RETRY: Duration = Duration::from_millis(10);
+
 /// First pause after a save that failed; doubled each time up to `SAVE_RETRY_MAX`. Until one succeeds nothing is lost, and senders wait when memory is full.
 pub const SAVE_RETRY_MIN: Duration = Duration::from_millis(250);
 

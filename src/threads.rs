@@ -15,7 +15,7 @@ pub fn spawn(name: &str, stack_bytes: usize, f: impl FnOnce() + Send + 'static) 
     let name = printable(name);
     Builder::new().name(name.clone()).stack_size(stack_bytes).spawn(move || {
         if let Err(cause) = panic::catch_unwind(AssertUnwindSafe(f)) {
-            log::error!("{name}: panicked: {}", words(&*cause));
+            log::error!("{name}: panicked: {}", panic_words(&*cause));
         }
     })
 }
@@ -37,7 +37,8 @@ fn printable(name: &str) -> String {
     name[..end].replace('\0', " ")
 }
 
-fn words(cause: &(dyn std::any::Any + Send)) -> &str {
+/// What a panic said.
+pub fn panic_words(cause: &(dyn std::any::Any + Send)) -> &str {
     cause
         .downcast_ref::<&str>()
         .copied()

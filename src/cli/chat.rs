@@ -14,12 +14,18 @@ use self::link::{Link, Sent};
 use self::screen::Screen;
 use super::connection::{ConnectionArgs, exit, fail, recipient_name};
 use super::terminal::escape;
+use crate::language::{Language, say};
 
-/// What `/help` shows, and part of `--help`.
+/// What `/help` shows, and in English part of `--help`.
 const COMMANDS: &str = "  /to NAME   write to NAME from now on (/to alone: to whom?)
   /help      the list of commands
   /quit      leave; so do Ctrl-D and Ctrl-C
   //text     send /text";
+
+const COMMANDS_IN_CHINESE: &str = "  /to 用户名  从现在起发给该用户（只输入 /to：查看当前收件人）
+  /help       显示命令列表
+  /quit       退出；也可以按 Ctrl-D 或 Ctrl-C
+  //文本      发送“/文本”";
 
 const EXIT_CODES: &str = "Exit codes:
   0  left
@@ -56,18 +62,19 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
-    let (connect, client) = match args.connection.login(&args.name) {
+    let language = Language::of_environment();
+    let (connect, client) = match args.connection.login(&args.name, language) {
         Ok(connected) => connected,
         Err(code) => return code,
     };
-    let (mut input, mut screen, network_screen) = input::open();
-    screen.note(&format!(
-        "connected to {} as {}: {}",
-        escape(connect.addr()),
-        escape(client.name()),
-        escape(client.welcome())
+    let (mut input, mut screen, network_screen) = input::open(language);
+    let (addr, name, welcome) = (escape(connect.addr()), escape(client.name()), escape(client.welcome()));
+    screen.note(&say!(
+        language,
+        "connected to {addr} as {name}: {welcome}",
+        "已连接 {addr}，以 {name} 登录：{welcome}"
     ));
-    screen.note("/help shows the commands, /quit leaves");
+    screen.note(language.pick("/help shows the commands, /quit leaves", "输入 /help 查看命令，/quit 退出"));
     let mut chat = Chat { link: Link::start(connect, client, network_screen), screen, to: args.to };
     chat.converse(&mut input);
     // Before the good-bye: a network thread that waits for the editor to show something must not wait for ever.
@@ -90,12 +97,15 @@ impl Chat {
                 Command::Nothing => self.take_back(),
                 Command::Text(text) => self.send(text),
                 Command::To(name) => self.address(name),
-                Command::Help => self.screen.note(COMMANDS),
+                Command::Help => self.screen.note(self.language().pick(COMMANDS, COMMANDS_IN_CHINESE)),
                 Command::Quit => return,
                 Command::Unknown(word) => {
                     let word = escape(word);
-                    self.screen
-                        .note(&format!("there is no command {word}: /help lists them, /{word} sends it as a text"));
+                    self.screen.note(&say!(
+                        self.language(),
+                        "there is no command {word}: /help lists them, /{word} sends it as a text",
+                        "没有命令 {word}：/help 列出全部命令；要原样发送，请输入 /{word}"
+                    ));
                 }
             }
         }
@@ -104,51 +114,74 @@ impl Chat {
     fn prompt(&self) -> String {
         match &self.to {
             Some(name) => format!("{}> ", escape(name)),
-            None => "(/to NAME)> ".to_owned(),
+            None => self.language().pick("(/to NAME)> ", "(/to 用户名)> ").to_owned(),
         }
     }
 
+    fn language(&self) -> Language {
+        self.screen.language
+    }
+
     fn send(&mut self, text: &str) {
+        let language = self.language();
         let Some(to) = &self.to else {
-            self.screen.note("not sent: choose a recipient first, with /to NAME");
-            return;
+            return self.screen.note(
+                language
+                    .pick("not sent: choose a recipient first, with /to NAME", "未发送：请先用“/to 用户名”选择收件人"),
+            );
         };
         match self.link.send(to, text) {
             Sent::Now => {}
-            Sent::Later => self.screen.note("not connected: kept, and sent after the next login"),
-            Sent::AfterEnter => {
-                self.screen.note("another login has taken over: kept, and sent when you press Enter on an empty line")
-            }
+            Sent::Later => self.screen.note(
+                language.pick("not connected: kept, and sent after the next login", "未连接：已保留，重新登录后发送"),
+            ),
+            Sent::AfterEnter => self.screen.note(language.pick(
+                "another login has taken over: kept, and sent when you press Enter on an empty line",
+                "已被另一处登录取代：已保留，在空行按回车重新登录后发送",
+            )),
         }
     }
 
     fn address(&mut self, name: &str) {
+        let language = self.language();
         if name.is_empty() {
-            let to = self.to.as_deref().map_or("nobody yet: /to NAME".into(), escape);
-            self.screen.note(&format!("writing to {to}"));
-            return;
+            let nobody = language.pick("nobody yet: /to NAME", "尚未选择，请用“/to 用户名”");
+            let to = self.to.as_deref().map_or(nobody.into(), escape);
+            return self.screen.note(&say!(language, "writing to {to}", "当前收件人：{to}"));
         }
         match recipient_name(name) {
             Ok(name) => self.to = Some(name),
-            Err(why) => self.screen.note(&why),
+            Err(why) => self.screen.note(&why.describe(language)),
         }
     }
 
     /// Enter on an empty line.
     fn take_back(&mut self) {
         if self.link.take_back() {
-            self.screen.note("connecting again");
+            self.screen.note(self.language().pick("connecting again", "正在重新连接"));
         }
     }
 
     fn leave(self) -> ExitCode {
+        let language = self.language();
         let left = self.link.leave();
         match left.unsent {
             0 if left.clean => ExitCode::SUCCESS,
-            0 => {
-                fail("the server did not confirm the good-bye: what was typed last may not have arrived", exit::TIMEOUT)
-            }
-            unsent => fail(&format!("{unsent} of your lines were not sent: there was no connection"), exit::START),
+            0 => fail(
+                language.pick(
+                    "the server did not confirm the good-bye: what was typed last may not have arrived",
+                    "服务器没有确认退出：最后输入的内容可能没有送达",
+                ),
+                exit::TIMEOUT,
+            ),
+            unsent => fail(
+                &say!(
+                    language,
+                    "{unsent} of your lines were not sent: there was no connection",
+                    "有 {unsent} 行没有发送：当时没有连接"
+                ),
+                exit::START,
+            ),
         }
     }
 }

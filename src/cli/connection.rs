@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use super::terminal::{escape, print_note};
 use crate::client::{Client, ClientError, Connect};
 use crate::config::Key;
-use crate::protocol::UserName;
+use crate::language::{Language, say};
+use crate::protocol::{NameError, UserName};
 
 /// Where the key is when no file is named. Not an option with a default of clap's: `--help` would show its value.
 const KEY_VARIABLE: &str = "CHATSERVER_KEY";
@@ -68,11 +69,11 @@ impl ConnectionArgs {
     ///
     /// # Errors
     /// The exit code; the reason is printed already.
-    pub fn login(&self, name: &str) -> Result<(Connect, Client), ExitCode> {
+    pub fn login(&self, name: &str, language: Language) -> Result<(Connect, Client), ExitCode> {
         let connect = self.connect().map_err(|why| fail(&why, exit::START))?;
         match connect.login(name) {
             Ok(client) => Ok((connect, client)),
-            Err(error) => Err(fail(&login_failure(&error), exit_code(&error))),
+            Err(error) => Err(fail(&login_failure(&error, language), exit_code(&error))),
         }
     }
 }
@@ -80,9 +81,9 @@ impl ConnectionArgs {
 /// Checks a recipient's name here, because a server of level 1 cannot tell a sender that it is illegal.
 ///
 /// # Errors
-/// A sentence that says what is wrong with it.
-pub fn recipient_name(name: &str) -> Result<String, String> {
-    UserName::parse(name).map(|_| name.to_owned()).map_err(|error| error.to_string())
+/// What is wrong with it.
+pub fn recipient_name(name: &str) -> Result<String, NameError> {
+    UserName::parse(name).map(|_| name.to_owned())
 }
 
 /// Prints why and gives the exit code.
@@ -101,16 +102,21 @@ pub fn exit_code(error: &ClientError) -> u8 {
 }
 
 /// Why a login failed, and what to do about it. The server's own words are escaped.
-pub fn login_failure(error: &ClientError) -> String {
-    let why = escape(&error.to_string()).into_owned();
+pub fn login_failure(error: &ClientError, language: Language) -> String {
+    let why = error.describe(language);
+    let why = escape(&why);
     match error {
-        ClientError::Connect { .. } => {
-            format!("{why} (is the server running there? `chatserver` starts one; --addr says where)")
-        }
-        ClientError::Closed { .. } | ClientError::Protocol(_) => {
-            format!("{why} instead of answering the login (do both sides use the same key? --key-file, CHATSERVER_KEY)")
-        }
-        _ => why,
+        ClientError::Connect { .. } => say!(
+            language,
+            "{why} (is the server running there? `chatserver` starts one; --addr says where)",
+            "{why}（那里的服务器在运行吗？`chatserver` 启动服务器，--addr 指定地址）"
+        ),
+        ClientError::Closed { .. } | ClientError::Protocol(_) => say!(
+            language,
+            "{why} instead of answering the login (do both sides use the same key? --key-file, CHATSERVER_KEY)",
+            "{why}，而没有应答登录（两边的密钥一致吗？见 --key-file、CHATSERVER_KEY）"
+        ),
+        _ => why.into_owned(),
     }
 }
 

@@ -12,6 +12,7 @@ use super::connection::{ConnectionArgs, PING_INTERVAL, Reconnect, exit, exit_cod
 use super::terminal::{escape, print_note, utc};
 use crate::client::{Client, ClientError, Connect, Incoming};
 use crate::config::parse_duration;
+use crate::language::{Language, say};
 
 /// How often the wait for a message looks whether Ctrl-C was pressed.
 const INTERRUPT_CHECK: Duration = Duration::from_millis(200);
@@ -58,13 +59,15 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
+    let language = Language::of_environment();
     let mut listener = Listener {
         remaining: args.count,
         json: args.json,
         deadline: args.timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
         interrupted: interrupt_flag(),
+        language,
     };
-    let (connect, mut client) = match args.connection.login(&args.name) {
+    let (connect, mut client) = match args.connection.login(&args.name, language) {
         Ok(connected) => connected,
         Err(code) => return code,
     };
@@ -72,23 +75,25 @@ pub fn run(args: Args) -> ExitCode {
     loop {
         let lost = match listener.listen(&mut client) {
             Ok(end) => return listener.leave(client, end),
-            Err(error) => error,
+            Err(error) => error.describe(language),
         };
         if reconnect.taken_over() {
-            let why = format!(
-                "{lost} right after the login: most likely another program has logged in as {}",
-                escape(&args.name)
+            let name = escape(&args.name);
+            let why = say!(
+                language,
+                "{lost} right after the login: most likely another program has logged in as {name}",
+                "刚登录就断开（{lost}）：很可能另一个程序也以 {name} 登录了"
             );
             return fail(&why, exit::REFUSED);
         }
-        print_note(&format!("{lost}; connecting again"));
+        print_note(&say!(language, "{lost}; connecting again", "{lost}；正在重新连接"));
         client = match listener.login_again(&connect, &args.name, &mut reconnect) {
             Ok(client) => client,
             Err(End::Timeout) => return ExitCode::from(exit::TIMEOUT),
             Err(_) => return ExitCode::SUCCESS,
         };
         reconnect = Reconnect::after_login();
-        print_note("connected again");
+        print_note(language.pick("connected again", "已重新连接"));
     }
 }
 
@@ -111,6 +116,7 @@ struct Listener {
     json: bool,
     deadline: Option<Instant>,
     interrupted: Arc<AtomicBool>,
+    language: Language,
 }
 
 impl Listener {
@@ -163,7 +169,7 @@ impl Listener {
             }
             match connect.login(name) {
                 Ok(client) => return Ok(client),
-                Err(error) => print_note(&login_failure(&error)),
+                Err(error) => print_note(&login_failure(&error, self.language)),
             }
         }
     }
@@ -172,12 +178,17 @@ impl Listener {
     fn leave(&self, client: Client, end: End) -> ExitCode {
         let arrived = match client.logout() {
             Ok(arrived) => arrived,
-            Err(error) if end == End::Count => return fail(&error.to_string(), exit_code(&error)),
+            Err(error) if end == End::Count => return fail(&error.describe(self.language), exit_code(&error)),
             Err(_) => Vec::new(),
         };
         match end {
             End::Count | End::Output if !arrived.is_empty() => {
-                print_note(&format!("{} more had arrived and are not printed", arrived.len()));
+                let more = arrived.len();
+                print_note(&say!(
+                    self.language,
+                    "{more} more had arrived and are not printed",
+                    "另有 {more} 条消息已到达，没有打印"
+                ));
             }
             End::Count | End::Output => {}
             End::Timeout | End::Interrupted => {

@@ -23,7 +23,7 @@ enum Command {
     /// Send a test mail to mail_to, and say step by step what happens
     ///
     /// It looks where the server looks: the file, this shell's environment variables, these flags. One attempt, of at most smtp_timeout. Exit code 1:
-    /// the settings are wrong; 3: the mail server refused, or could not be reached; 4: it did not answer in time.
+    /// the settings are wrong, or no mail server is there; 3: it refused, or broke off; 4: it did not answer in time.
     Test(SettingsArgs),
 }
 
@@ -66,7 +66,7 @@ fn test_letter(language: Language) -> Letter {
 }
 
 fn exit_code(error: &MailError) -> ExitCode {
-    if error.is_configuration() {
+    if error.is_unasked() {
         ExitCode::from(exit::START)
     } else if error.is_timeout() {
         ExitCode::from(exit::TIMEOUT)

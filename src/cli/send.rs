@@ -6,7 +6,9 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 
 use super::connection::{ConnectionArgs, PING_INTERVAL, exit, exit_code, fail, recipient_name};
 use super::listen;
+use super::terminal::input_failure;
 use crate::client::{Client, ClientError};
+use crate::language::{Language, say};
 
 /// Lines read ahead of the network, and most that are written at once.
 const BATCH_LINES: usize = 256;
@@ -50,19 +52,22 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
+    let language = Language::of_environment();
     if args.lines && args.text != "-" {
-        return fail("--lines reads standard input: write - as the text", 2);
+        let why = language
+            .pick("--lines reads standard input: write - as the text", "--lines 读取标准输入：请把文本参数写成 -");
+        return fail(why, 2);
     }
     // Read first: what cannot be read must not close another connection of that name.
     let text = match (args.lines, args.text.as_str()) {
         (true, _) => None,
         (false, "-") => match read_text() {
             Ok(text) => Some(text),
-            Err(error) => return input_failure(&error),
+            Err(error) => return fail(&input_failure(&error, language), exit::INPUT),
         },
         (false, text) => Some(text.to_owned()),
     };
-    let mut client = match args.connection.login(&args.name) {
+    let mut client = match args.connection.login(&args.name, language) {
         Ok((_, client)) => client,
         Err(code) => return code,
     };
@@ -72,15 +77,15 @@ pub fn run(args: Args) -> ExitCode {
     };
     let input = match sent {
         Ok(input) => input,
-        Err(error) => return send_failure(&error),
+        Err(error) => return send_failure(&error, language),
     };
     match client.logout() {
         Ok(arrived) => {
             let _ = arrived.iter().try_for_each(|message| listen::print(&mut io::stdout().lock(), message, false));
         }
-        Err(error) => return send_failure(&error),
+        Err(error) => return send_failure(&error, language),
     }
-    input.map_or(ExitCode::SUCCESS, |error| input_failure(&error))
+    input.map_or(ExitCode::SUCCESS, |error| fail(&input_failure(&error, language), exit::INPUT))
 }
 
 /// All of standard input, without one line end at its end.
@@ -140,10 +145,12 @@ fn send_lines(
     }
 }
 
-fn input_failure(error: &io::Error) -> ExitCode {
-    fail(&format!("cannot read standard input: {error}"), exit::INPUT)
-}
-
-fn send_failure(error: &ClientError) -> ExitCode {
-    fail(&format!("{error}; it is not known whether the server has read everything"), exit_code(error))
+fn send_failure(error: &ClientError, language: Language) -> ExitCode {
+    let why = error.describe(language);
+    let why = say!(
+        language,
+        "{why}; it is not known whether the server has read everything",
+        "{why}；无法确定服务器是否已读取全部内容"
+    );
+    fail(&why, exit_code(error))
 }

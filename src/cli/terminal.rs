@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use std::fmt::Write;
 use std::io::IsTerminal;
 
+use crate::language::{Language, say};
+
 /// `text` on one line: control characters, and those that turn or break lines invisibly, are written as escapes.
 pub fn escape(text: &str) -> Cow<'_, str> {
     if text.chars().any(is_unsafe) {
@@ -67,12 +69,12 @@ fn civil_date(days: i64) -> (i64, i64, i64) {
 }
 
 /// How long before `now` a message was written, both Unix seconds, when that is worth saying: `2 h ago`.
-pub fn age(time: i64, now: i64) -> Option<String> {
+pub fn age(time: i64, now: i64, language: Language) -> Option<String> {
     let seconds = now.checked_sub(time).filter(|seconds| *seconds >= 60)?;
     Some(match seconds {
-        60..3600 => format!("{} min ago", seconds / 60),
-        3600..86_400 => format!("{} h ago", seconds / 3600),
-        _ => format!("{} d ago", seconds / 86_400),
+        60..3600 => say!(language, "{} min ago", "{} 分钟前", seconds / 60),
+        3600..86_400 => say!(language, "{} h ago", "{} 小时前", seconds / 3600),
+        _ => say!(language, "{} d ago", "{} 天前", seconds / 86_400),
     })
 }
 
@@ -103,6 +105,11 @@ pub fn paint(text: &str, style: Style, colours: bool) -> String {
         out.push_str(text);
     }
     out
+}
+
+/// Why there is no more input.
+pub fn input_failure(error: &std::io::Error, language: Language) -> String {
+    say!(language, "cannot read standard input: {error}", "无法读取标准输入：{error}")
 }
 
 /// One line for the person, on standard error, so that scripts keep standard output to themselves.
@@ -146,11 +153,13 @@ mod tests {
 
     #[test]
     fn only_an_old_message_tells_its_age() {
-        assert_eq!(age(100, 130), None);
-        assert_eq!(age(200, 100), None);
-        assert_eq!(age(0, 60).as_deref(), Some("1 min ago"));
-        assert_eq!(age(0, 7200).as_deref(), Some("2 h ago"));
-        assert_eq!(age(0, 200_000).as_deref(), Some("2 d ago"));
-        assert_eq!(age(i64::MIN, i64::MAX), None);
+        let english = |time, now| age(time, now, Language::English);
+        assert_eq!(english(100, 130), None);
+        assert_eq!(english(200, 100), None);
+        assert_eq!(english(0, 60).as_deref(), Some("1 min ago"));
+        assert_eq!(english(0, 7200).as_deref(), Some("2 h ago"));
+        assert_eq!(english(0, 200_000).as_deref(), Some("2 d ago"));
+        assert_eq!(english(i64::MIN, i64::MAX), None);
+        assert_eq!(age(0, 7200, Language::Chinese).as_deref(), Some("2 小时前"));
     }
 }

@@ -7,6 +7,7 @@ use unicode_width::UnicodeWidthStr;
 
 use super::terminal::utc;
 use super::{DataArg, fail, print};
+use crate::language::{Language, say};
 use crate::logging::one_line;
 use crate::storage::{self, UserLine};
 
@@ -32,7 +33,7 @@ pub fn run(args: Args) -> ExitCode {
             return fail(format!("{error} (--data DIR names the server's data directory)"));
         }
     };
-    let text = if args.json { json_lines(&users) } else { table(&users) };
+    let text = if args.json { json_lines(&users) } else { table(&users, Language::of_environment()) };
     print(text)
 }
 
@@ -60,9 +61,12 @@ fn json_lines(users: &[UserLine]) -> String {
     users.iter().map(line).collect()
 }
 
-fn table(users: &[UserLine]) -> String {
-    let head = ["NAME", "REGISTERED", "LAST SEEN", "WAITING"].map(str::to_owned);
-    let rows: Vec<[String; 4]> = std::iter::once(head).chain(users.iter().map(row)).collect();
+fn table(users: &[UserLine], language: Language) -> String {
+    let head = language
+        .pick(["NAME", "REGISTERED", "LAST SEEN", "WAITING"], ["用户名", "注册时间", "最近在线", "等待的消息"])
+        .map(str::to_owned);
+    let rows = users.iter().map(|user| row(user, language));
+    let rows: Vec<[String; 4]> = std::iter::once(head).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
     let widths = [width(0), width(1), width(2)];
     let mut table = String::new();
@@ -78,11 +82,12 @@ fn table(users: &[UserLine]) -> String {
     table
 }
 
-fn row(user: &UserLine) -> [String; 4] {
+fn row(user: &UserLine, language: Language) -> [String; 4] {
+    let bytes = user.waiting_bytes;
     let waiting = match user.waiting_messages {
         0 => "-".to_owned(),
-        1 => format!("1 message, {} bytes", user.waiting_bytes),
-        more => format!("{more} messages, {} bytes", user.waiting_bytes),
+        1 => say!(language, "1 message, {bytes} bytes", "1 条，{bytes} 字节"),
+        more => say!(language, "{more} messages, {bytes} bytes", "{more} 条，{bytes} 字节"),
     };
     [one_line(&user.name).into_owned(), moment(user.registered_at), moment(user.last_seen_at), waiting]
 }
@@ -109,15 +114,20 @@ mod tests {
 
     #[test]
     fn the_table_is_aligned_by_columns_of_the_terminal() {
-        let table = table(&users());
-        let at: Vec<usize> = table
-            .lines()
-            .zip(["REGISTERED".to_owned(), utc(1_407_938_400), utc(1_407_938_400)])
-            .map(|(line, second)| line.split_once(&second).unwrap().0.width())
-            .collect();
-        assert_eq!(at, [17, 17, 17], "{table}");
-        assert!(table.ends_with("2 messages, 600 bytes\n"), "{table}");
-        assert!(table.contains(&format!("{}  -\n", utc(1_407_938_460))), "{table}");
+        for (language, registered, waiting) in [
+            (Language::English, "REGISTERED", "2 messages, 600 bytes\n"),
+            (Language::Chinese, "注册时间", "2 条，600 字节\n"),
+        ] {
+            let table = table(&users(), language);
+            let at: Vec<usize> = table
+                .lines()
+                .zip([registered.to_owned(), utc(1_407_938_400), utc(1_407_938_400)])
+                .map(|(line, second)| line.split_once(&second).unwrap().0.width())
+                .collect();
+            assert_eq!(at, [17, 17, 17], "{table}");
+            assert!(table.ends_with(waiting), "{table}");
+            assert!(table.contains(&format!("{}  -\n", utc(1_407_938_460))), "{table}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::{Client, ClientError, Sender, unexpected, unix_time};
+use super::{Awaited, Client, ClientError, Sender, unexpected, unix_time};
 use crate::protocol::{Cipher, Decoder, Frame, LoginAnswer, Message};
 
 /// How long a connect, a login, a write or a logout may take, unless told otherwise.
@@ -135,7 +135,7 @@ impl Wire {
     /// Half a packet may be out: nothing legal can follow it. What arrives can still be read.
     fn give_up_writing(&self) -> ClientError {
         let _ = self.stream.shutdown(Shutdown::Write);
-        ClientError::Timeout { what: "the server to take what was sent" }
+        ClientError::Timeout { what: Awaited::Write }
     }
 }
 
@@ -166,9 +166,9 @@ impl Connection {
             Message::ServerAcceptLogin(LoginAnswer { tips, .. }) => Err(ClientError::Refused { tips: tips.to_owned() }),
             other => Err(unexpected(&other)),
         })?;
-        let (welcome, server_time) = answer.ok_or(ClientError::Timeout { what: "the answer to the login" })??;
+        let (welcome, server_time) = answer.ok_or(ClientError::Timeout { what: Awaited::LoginAnswer })??;
         let sender = Sender::new(Arc::clone(&self.wire), name);
-        Ok(Client { connection: self, sender, queued: VecDeque::new(), welcome, server_time })
+        Ok(Client { connection: self, sender, queued: VecDeque::new(), custom: VecDeque::new(), welcome, server_time })
     }
 
     /// Writes bytes as they are, legal or not.
@@ -194,8 +194,7 @@ impl Connection {
     /// # Errors
     /// [`ClientError::Closed`]: no packet will come any more. [`ClientError::Protocol`]: its length is illegal.
     pub fn read_packet(&mut self, timeout: Duration) -> Result<Option<Packet>, ClientError> {
-        self.reader
-            .next(&self.wire.stream, timeout, |frame, _| Packet { kind: frame.kind, bytes: frame.packet.to_vec() })
+        self.read_frame(timeout, |frame, _, _| Packet { kind: frame.kind, bytes: frame.packet.to_vec() })
     }
 
     /// The next packet, opened, decoded and handed to `take`; `None` = none was complete in time. A packet that cannot be read is an
@@ -208,11 +207,20 @@ impl Connection {
         timeout: Duration,
         take: impl FnOnce(Message<'_>) -> T,
     ) -> Result<Option<T>, ClientError> {
-        let Connection { wire, reader } = self;
-        let taken = reader.next(&wire.stream, timeout, |frame, decoder| {
-            decoder.decode(&wire.cipher, frame).map(|decoded| take(decoded.message))
+        let taken = self.read_frame(timeout, |frame, decoder, cipher| {
+            decoder.decode(cipher, frame).map(|decoded| take(decoded.message))
         })?;
         Ok(taken.transpose()?)
+    }
+
+    /// The next packet, handed to `take` together with what opens it; `None` = none was complete in time.
+    pub(super) fn read_frame<T>(
+        &mut self,
+        timeout: Duration,
+        take: impl FnOnce(Frame<'_>, &mut Decoder, &Cipher) -> T,
+    ) -> Result<Option<T>, ClientError> {
+        let Connection { wire, reader } = self;
+        reader.next(&wire.stream, timeout, |frame, decoder| take(frame, decoder, &wire.cipher))
     }
 
     /// Reads until the server closes and gives the packets that came before, and whether the close was a reset.
@@ -226,7 +234,7 @@ impl Connection {
             match self.read_packet(deadline.saturating_duration_since(Instant::now())) {
                 Ok(Some(packet)) => packets.push(packet),
                 Ok(None) => {
-                    return Err(ClientError::Timeout { what: "the server's close" });
+                    return Err(ClientError::Timeout { what: Awaited::Close });
                 }
                 Err(ClientError::Closed { reset }) => return Ok((packets, reset)),
                 Err(error) => return Err(error),

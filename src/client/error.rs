@@ -2,13 +2,14 @@
 
 use std::io;
 
-use crate::protocol::{KeyError, ProtocolError};
+use crate::language::{Language, say};
+use crate::protocol::{KeyError, PacketType, ProtocolError};
 
-/// Why a call failed.
+/// Why a call failed; `Display` is English.
 #[derive(Debug, thiserror::Error)]
+#[error("{}", self.describe(Language::English))]
 pub enum ClientError {
     /// There is no connection. Check the address and whether the server runs; try again later.
-    #[error("cannot connect to {addr}: {source}")]
     Connect {
         /// As the caller wrote it.
         addr: String,
@@ -16,41 +17,83 @@ pub enum ClientError {
         source: io::Error,
     },
     /// The key has an illegal length.
-    #[error(transparent)]
     Key(#[from] KeyError),
     /// The server answered the login with no. Trying again with the same name is useless, unless the reason says otherwise.
-    #[error("the server refused the login: {tips}")]
     Refused {
         /// The server's words for a person.
         tips: String,
     },
     /// The connection has ended. Log in again.
-    #[error("the server closed the connection{}", if *reset { " (reset: what was sent last may not have been read)" } else { "" })]
     Closed {
         /// It ended with a reset rather than with a clean close: the other end had not read everything, or is gone.
         reset: bool,
     },
     /// Nothing happened in time.
-    #[error("timeout while waiting for {what}")]
     Timeout {
         /// What was waited for.
-        what: &'static str,
+        what: Awaited,
     },
     /// The server sent what cannot be read. Most often the two sides use different keys.
-    #[error("cannot read what the server sent: {0}")]
     Protocol(#[from] ProtocolError),
     /// The server sent a legal packet at the wrong moment.
-    #[error("the server sent {what}")]
     Unexpected {
         /// What came.
-        what: &'static str,
+        kind: PacketType,
     },
     /// Any other error of the kernel.
-    #[error("network error: {0}")]
     Io(io::Error),
 }
 
+/// What a client waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Awaited {
+    /// The answer to the login.
+    LoginAnswer,
+    /// A message to oneself, on its way back.
+    Roundtrip,
+    /// The server's close after a logout.
+    Goodbye,
+    /// The server's close.
+    Close,
+    /// That the server takes what is sent.
+    Write,
+}
+
 impl ClientError {
+    /// A sentence for the person at the terminal. What the system and the server say stands in it as they say it.
+    pub fn describe(&self, language: Language) -> String {
+        match self {
+            ClientError::Connect { addr, source } => {
+                say!(language, "cannot connect to {addr}: {source}", "无法连接到 {addr}：{source}")
+            }
+            ClientError::Key(error) => error.to_string(),
+            ClientError::Refused { tips } => {
+                say!(language, "the server refused the login: {tips}", "服务器拒绝登录：{tips}")
+            }
+            ClientError::Closed { reset: false } => {
+                say!(language, "the server closed the connection", "服务器关闭了连接")
+            }
+            ClientError::Closed { reset: true } => say!(
+                language,
+                "the server closed the connection (reset: what was sent last may not have been read)",
+                "连接被服务器关闭（连接重置：最后发送的内容可能没有被读取）"
+            ),
+            ClientError::Timeout { what } => {
+                let what = what.describe(language);
+                say!(language, "timeout while waiting for {what}", "等待超时：{what}")
+            }
+            ClientError::Protocol(error) => {
+                let why = error.describe(language);
+                say!(language, "cannot read what the server sent: {why}", "无法解读服务器发来的数据：{why}")
+            }
+            ClientError::Unexpected { kind } => {
+                let name = kind.name();
+                say!(language, "the server sent {name} at the wrong moment", "服务器在不该发送的时候发来了 {name}")
+            }
+            ClientError::Io(error) => say!(language, "network error: {error}", "网络错误：{error}"),
+        }
+    }
+
     /// Sorts an error of an open connection: its end is one thing, however it shows.
     pub(super) fn of_open_socket(error: io::Error) -> ClientError {
         use io::ErrorKind as Kind;
@@ -64,6 +107,18 @@ impl ClientError {
             | Kind::NotConnected
             | Kind::TimedOut => ClientError::Closed { reset: true },
             _ => ClientError::Io(error),
+        }
+    }
+}
+
+impl Awaited {
+    fn describe(self, language: Language) -> &'static str {
+        match self {
+            Awaited::LoginAnswer => language.pick("the answer to the login", "登录应答"),
+            Awaited::Roundtrip => language.pick("a round trip", "消息往返"),
+            Awaited::Goodbye => language.pick("the server's close after the logout", "登出后服务器关闭连接"),
+            Awaited::Close => language.pick("the server's close", "服务器关闭连接"),
+            Awaited::Write => language.pick("the server to take what was sent", "服务器接收已发送的数据"),
         }
     }
 }

@@ -38,10 +38,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub use connection::{Connect, Connection, Packet};
-pub use error::ClientError;
+pub use error::{Awaited, ClientError};
 pub use sender::Sender;
 
-use crate::protocol::{Message, ProtocolError};
+use crate::protocol::{Message, PacketType, ProtocolError};
 
 /// A message as it arrived, owned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +56,21 @@ pub struct Incoming {
     pub time: i64,
 }
 
+/// A packet of a type that the protocol does not have, opened: see [`server::Handlers`](crate::server::Handlers).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CustomPacket {
+    /// The type.
+    pub kind: u32,
+    /// The body as the server gave it.
+    pub body: Vec<u8>,
+}
+
+/// What comes out of the socket.
+enum Arrived {
+    Message(Incoming),
+    Custom(CustomPacket),
+}
+
 /// A logged-in user. For one thread at a time; a second thread sends with its own [`Sender`].
 ///
 /// Dropping it closes the connection without a word. The server then finds out by itself, but nobody learns whether it had
@@ -64,6 +79,7 @@ pub struct Client {
     connection: Connection,
     sender: Sender,
     queued: VecDeque<Incoming>,
+    custom: VecDeque<CustomPacket>,
     welcome: String,
     server_time: i64,
 }
@@ -144,10 +160,28 @@ impl Client {
     /// [`ClientError::Closed`]: the connection has ended, and everything that came before has been given out.
     /// [`ClientError::Protocol`]: for a packet that cannot be read. It is skipped, receiving may go on; after a wrong length it cannot.
     pub fn recv(&mut self, timeout: Duration) -> Result<Option<Incoming>, ClientError> {
-        match self.queued.pop_front() {
-            Some(message) => Ok(Some(message)),
-            None => self.receive(timeout),
-        }
+        self.receive_until(timeout, |client| !client.queued.is_empty())?;
+        Ok(self.queued.pop_front())
+    }
+
+    /// Sends a packet of a type of one's own, which a handler of the server takes ([`server::Handlers`](crate::server::Handlers)); a server without one
+    /// closes the connection.
+    ///
+    /// # Errors
+    /// As [`Client::send`].
+    pub fn send_custom(&mut self, kind: u32, body: &[u8]) -> Result<(), ClientError> {
+        self.sender.queue_custom(kind, body);
+        self.sender.flush()
+    }
+
+    /// The next packet of a type that the protocol does not have, waiting for it as long as `timeout`; `None` = none came. Messages that come
+    /// meanwhile are queued for [`Client::recv`], and custom packets that come during that, for this.
+    ///
+    /// # Errors
+    /// As [`Client::recv`].
+    pub fn recv_custom(&mut self, timeout: Duration) -> Result<Option<CustomPacket>, ClientError> {
+        self.receive_until(timeout, |client| !client.custom.is_empty())?;
+        Ok(self.custom.pop_front())
     }
 
     /// A barrier: sends a message with a unique text to oneself and waits until it comes back.
@@ -164,11 +198,10 @@ impl Client {
         let deadline = Instant::now() + self.connection.timeout();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let message = self.receive(left)?.ok_or(ClientError::Timeout { what: "a round trip" })?;
-            if message.text == text && message.from == message.to {
-                return Ok(());
+            match self.receive(left)?.ok_or(ClientError::Timeout { what: Awaited::Roundtrip })? {
+                Arrived::Message(message) if message.text == text && message.from == message.to => return Ok(()),
+                arrived => self.queue_arrived(arrived),
             }
-            self.queued.push_back(message);
         }
     }
 
@@ -184,9 +217,9 @@ impl Client {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.receive(left) {
-                Ok(Some(message)) => self.queued.push_back(message),
+                Ok(Some(arrived)) => self.queue_arrived(arrived),
                 Ok(None) => {
-                    return Err(ClientError::Timeout { what: "the server's close after the logout" });
+                    return Err(ClientError::Timeout { what: Awaited::Goodbye });
                 }
                 Err(ClientError::Closed { reset: false }) => return Ok(self.queued.into()),
                 Err(error) => return Err(error),
@@ -194,18 +227,43 @@ impl Client {
         }
     }
 
-    /// From the socket, past the queue.
-    fn receive(&mut self, timeout: Duration) -> Result<Option<Incoming>, ClientError> {
-        let taken = self.connection.read_message(timeout, |message| match message {
-            Message::Chat(chat) => Ok(Incoming {
-                from: chat.from.to_owned(),
-                to: chat.to.to_owned(),
-                text: chat.text.to_owned(),
-                time: chat.time,
-            }),
-            other => Err(unexpected(&other)),
+    /// From the socket, past the queues.
+    fn receive(&mut self, timeout: Duration) -> Result<Option<Arrived>, ClientError> {
+        let taken = self.connection.read_frame(timeout, |frame, decoder, cipher| {
+            if PacketType::is_free(frame.kind) {
+                let body = decoder.open(cipher, frame)?.to_vec();
+                return Ok(Arrived::Custom(CustomPacket { kind: frame.kind, body }));
+            }
+            match decoder.decode(cipher, frame)?.message {
+                Message::Chat(chat) => Ok(Arrived::Message(Incoming {
+                    from: chat.from.to_owned(),
+                    to: chat.to.to_owned(),
+                    text: chat.text.to_owned(),
+                    time: chat.time,
+                })),
+                other => Err(unexpected(&other)),
+            }
         })?;
         taken.transpose()
+    }
+
+    /// From the socket into the queues, until what is wanted is there or `timeout` has passed.
+    fn receive_until(&mut self, timeout: Duration, is_there: impl Fn(&Client) -> bool) -> Result<(), ClientError> {
+        let started = Instant::now();
+        while !is_there(self) {
+            match self.receive(timeout.saturating_sub(started.elapsed()))? {
+                Some(arrived) => self.queue_arrived(arrived),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn queue_arrived(&mut self, arrived: Arrived) {
+        match arrived {
+            Arrived::Message(message) => self.queued.push_back(message),
+            Arrived::Custom(packet) => self.custom.push_back(packet),
+        }
     }
 }
 
@@ -218,8 +276,8 @@ impl fmt::Debug for Client {
 /// The error for a packet that is legal, but not here.
 fn unexpected(message: &Message<'_>) -> ClientError {
     match message {
-        Message::ServerAcceptLogin(_) => ClientError::Unexpected { what: "a second answer to the login" },
-        Message::Chat(_) => ClientError::Unexpected { what: "a message before the answer to the login" },
+        Message::ServerAcceptLogin(_) => ClientError::Unexpected { kind: PacketType::ServerAcceptLogin },
+        Message::Chat(_) => ClientError::Unexpected { kind: PacketType::C2CTextChat },
         Message::ClientLogin { .. } => ProtocolError::WrongDirection { kind: 1 }.into(),
         Message::ClientLogout { .. } => ProtocolError::WrongDirection { kind: 3 }.into(),
         Message::ClientPing { .. } => ProtocolError::WrongDirection { kind: 4 }.into(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::connection::Wire;
 use super::{ClientError, unix_time};
-use crate::protocol::{Chat, Message};
+use crate::protocol::{Chat, Message, encode_packet};
 
 /// Sends for a logged-in user. A clone has a batch of its own and may go to another thread: packets of different senders never mix.
 pub struct Sender {
@@ -56,6 +56,11 @@ impl Sender {
     /// Puts any message into the batch, one from a forged sender included: for tests.
     pub fn queue_message(&mut self, message: &Message<'_>) {
         message.encode(self.wire.cipher(), &mut self.batch);
+    }
+
+    /// Puts a packet of a type of one's own into the batch: see [`Client::send_custom`](super::Client::send_custom).
+    pub fn queue_custom(&mut self, kind: u32, body: &[u8]) {
+        encode_packet(kind, body, self.wire.cipher(), &mut self.batch);
     }
 
     /// Bytes in the batch.

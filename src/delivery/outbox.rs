@@ -156,6 +156,11 @@ impl Outbox {
         }
     }
 
+    /// It holds as much as it may, so its client should take some of it before anything is answered.
+    pub fn is_full(&self) -> bool {
+        self.state.lock().unwritten() >= self.limit_bytes
+    }
+
     /// Makes the session's writer the owner from now on, unless somebody is; `true`: the caller must start it.
     /// A flusher that is at work will find `behind` and say the same to its caller.
     pub fn claim_writer(&self) -> bool {

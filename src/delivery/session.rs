@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool,
-    Ordering::{Acquire, Relaxed, Release},
+    Ordering::{AcqRel, Acquire, Relaxed},
 };
 
 use parking_lot::Mutex;
@@ -52,10 +52,10 @@ impl Session {
         (!self.is_closed()).then(execute)
     }
 
-    /// Closes the gate. When this returns nothing of this session is being executed, and nothing will be.
-    pub fn close(&self) {
+    /// Closes the gate. When this returns nothing of this session is being executed, and nothing will be. `true`: it was open.
+    pub fn close(&self) -> bool {
         let _gate = self.gate.lock();
-        self.is_closed.store(true, Release);
+        !self.is_closed.swap(true, AcqRel)
     }
 
     /// Whether the gate is closed.

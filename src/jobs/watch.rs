@@ -17,8 +17,8 @@ use crate::limits;
 use crate::mail::{Letter, MailError, Post, Sent};
 use crate::threads;
 
-/// The shortest step of the chart, in milliseconds.
-const STEP_MS: i64 = 60_000;
+/// The shortest step of the chart, in milliseconds; a long period has longer ones.
+const STEP_MS: i64 = limits::WATCH_STEP.as_millis() as i64;
 
 /// What the watch looks at: the server, as seen from here. Safe from any thread.
 pub trait Watched: Send + Sync + 'static {

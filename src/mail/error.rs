@@ -168,14 +168,37 @@ impl MailError {
         matches!(self.fault, Fault::TimedOut(_) | Fault::NoConnection { timed_out: true, .. })
     }
 
-    /// Whether the mail server was not even asked, because the settings are wrong.
-    pub fn is_configuration(&self) -> bool {
-        matches!(self.fault, Fault::Nobody | Fault::Address { .. } | Fault::CaFile { .. })
+    /// Whether no mail server was asked at all: the settings are wrong, or nobody is there.
+    pub fn is_unasked(&self) -> bool {
+        matches!(
+            self.fault,
+            Fault::Nobody
+                | Fault::Address { .. }
+                | Fault::TooMany
+                | Fault::NoThread(_)
+                | Fault::CaFile { .. }
+                | Fault::NoName { .. }
+                | Fault::NoConnection { timed_out: false, .. }
+        )
     }
 
     /// What happened, where, and how to mend it, in one sentence.
-    #[rustfmt::skip] // one sentence a line: the two languages stand below each other
     pub fn describe(&self, language: Language) -> String {
+        let mut sentence = self.sentence(language);
+        let is_answer = matches!(
+            self.fault,
+            Fault::Login(_) | Fault::Greeting(_) | Fault::Sender { .. } | Fault::Recipients(_) | Fault::Text(_)
+        );
+        if is_answer && self.is_transient() {
+            sentence.push_str(
+                language.pick("; a code of 4xx means: not now, perhaps later", "；4xx 表示暂时拒绝，稍后可能会接受"),
+            );
+        }
+        sentence
+    }
+
+    #[rustfmt::skip] // one sentence a line: the two languages stand below each other
+    fn sentence(&self, language: Language) -> String {
         let server = &self.server;
         match &self.fault {
             Fault::Nobody => say!(language,
@@ -212,8 +235,8 @@ impl MailError {
                 "the certificate of the mail server {server} has expired or is not valid yet; have it renewed, or set this machine's clock",
                 "邮件服务器 {server} 的证书已过期或尚未生效；请更新证书，或校准本机的时钟"),
             Fault::Authority => say!(language,
-                "the mail server {server} shows the certificate of an authority as its own; give it one that is made with basicConstraints=CA:FALSE",
-                "邮件服务器 {server} 出示的是证书机构自身的证书；请为它制作带有 basicConstraints=CA:FALSE 的证书"),
+                "the mail server {server} shows the certificate of an authority as its own; make one for a server: openssl req -x509 … -addext basicConstraints=critical,CA:FALSE",
+                "邮件服务器 {server} 出示的是证书机构自身的证书；请制作服务器证书：openssl req -x509 … -addext basicConstraints=critical,CA:FALSE"),
             Fault::Tls(why) => say!(language,
                 "TLS with the mail server {server} failed ({why}); see whether smtp_tls fits the port: usually 587 is starttls, 465 tls, 25 none",
                 "与邮件服务器 {server} 建立 TLS 失败（{why}）；请检查 smtp_tls 与端口是否相符：通常 587 用 starttls，465 用 tls，25 用 none"),

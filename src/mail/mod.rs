@@ -87,9 +87,10 @@ fn own_address() -> String {
     }
 }
 
-/// With one kind of line ends: a carriage return by itself would be one for some mail programs, and none for others.
+/// With SMTP's line ends only: a carriage return by itself would be one for some mail programs, and none for others. (The library puts them in as
+/// well, but one by one into a text that it moves each time.)
 fn line_ends(text: &str) -> String {
-    text.replace("\r\n", "\n").replace('\r', "\n")
+    text.replace("\r\n", "\n").replace('\r', "\n").replace('\n', "\r\n")
 }
 
 #[cfg(test)]

@@ -29,8 +29,7 @@ pub struct Post(Arc<Office>);
 struct Office {
     dir: PathBuf,
     pauses: Vec<Duration>,
-    /// lock: leaf.
-    desk: Mutex<Desk>,
+    desk: Mutex<Desk>, // lock: a leaf
     stop: Condvar,
 }
 
@@ -46,8 +45,8 @@ struct Mail {
     message: Message,
     /// The file that it is kept in when it cannot be sent.
     path: PathBuf,
-    /// Whether it is there. lock: leaf; held while the file is written, so that nobody takes half of it for kept.
-    kept: Mutex<bool>,
+    /// Whether it is there. Held while the file is written, so that nobody takes half of it for kept.
+    kept: Mutex<bool>, // lock: a leaf
 }
 
 impl Post {

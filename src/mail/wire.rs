@@ -139,7 +139,8 @@ impl Wire {
         };
         let rustls::Error::InvalidCertificate(fault) = tls else { return Fault::Tls(tls.to_string()) };
         match fault {
-            CertificateError::UnknownIssuer => Fault::UnknownIssuer,
+            // A bad signature: an authority of that name is trusted, but it is another one.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Fault::UnknownIssuer,
             CertificateError::NotValidForName => Fault::OtherName { host: config.host.clone(), names: Vec::new() },
             CertificateError::NotValidForNameContext { presented, .. } => {
                 Fault::OtherName { host: config.host.clone(), names: presented.iter().map(|name| bare(name)).collect() }

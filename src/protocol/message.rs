@@ -58,6 +58,11 @@ impl PacketType {
         }
     }
 
+    /// Whether a number is free for packets of one's own: the protocol neither has it nor reserves it. From 1,000 on all are, and stay so.
+    pub fn is_free(kind: u32) -> bool {
+        !matches!(kind, 0..=21 | 101..=104)
+    }
+
     /// The name in the protocol's documents, as `PK_ClientLogin`.
     pub fn name(self) -> &'static str {
         match self {
@@ -185,6 +190,14 @@ impl Decoder {
             }
         };
         Ok(Decoded { message, exact })
+    }
+
+    /// Opens a packet of any type and gives its body as it is.
+    ///
+    /// # Errors
+    /// `BadBody`. End the connection.
+    pub fn open<'d>(&'d mut self, cipher: &Cipher, frame: Frame<'_>) -> Result<&'d [u8], ProtocolError> {
+        cipher.open(frame.body(), &mut self.plain)
     }
 
     /// Gives the buffers back if a body longer than `keep_bytes` has gone through them: for a connection that falls
@@ -369,6 +382,20 @@ impl Message<'_> {
             }
         }
     }
+}
+
+/// Appends a whole packet of any type, header and sealed body, to `out`.
+///
+/// # Panics
+/// If it exceeds 4 GiB.
+pub fn encode_packet(kind: u32, body: &[u8], cipher: &Cipher, out: &mut Vec<u8>) {
+    // A whole block of padding.
+    out.reserve(HEADER_BYTES + body.len() + 16);
+    Frame::write(kind, out, |out| {
+        let from = out.len();
+        out.extend_from_slice(body);
+        cipher.seal(out, from);
+    });
 }
 
 fn put_str(tag: u32, value: &str, out: &mut Vec<u8>) {

@@ -19,5 +19,5 @@ mod tests;
 pub use cipher::{Cipher, KeyError, PUBLISHED_KEY};
 pub use error::ProtocolError;
 pub use frame::{Frame, HEADER_BYTES, MIN_PACKET_BYTES};
-pub use message::{Chat, Decoded, Decoder, LoginAnswer, Message, PacketType};
+pub use message::{Chat, Decoded, Decoder, LoginAnswer, Message, PacketType, encode_packet};
 pub use name::{MAX_NAME_BYTES, NameError, UserName};

@@ -19,30 +19,54 @@ use std::sync::{Arc, LazyLock};
 use regex::Regex;
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
+use crate::language::{Language, say};
+
 /// The longest name, in bytes of UTF-8. Holds for the name as written and for its NFC form: normalising can lengthen a
 /// name, and a normalised name must itself be legal.
 pub const MAX_NAME_BYTES: usize = 128;
 
-/// Why a name is refused; `Display` gives a sentence for the user.
+/// Why a name is refused; `Display` is English, for the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.describe(Language::English))]
 pub enum NameError {
     /// Nothing at all.
-    #[error("a name must not be empty")]
     Empty,
     /// More bytes than `MAX_NAME_BYTES`.
-    #[error(
-        "a name may have at most {MAX_NAME_BYTES} bytes of UTF-8, this one has {bytes}; please choose a shorter one"
-    )]
     TooLong {
         /// Its length in bytes of UTF-8, as written or in form NFC.
         bytes: usize,
     },
     /// A control character, or one that cannot be seen.
-    #[error("a name must not contain invisible or control characters, this one has U+{:04X}; please leave it out", u32::from(*.0))]
     Invisible(char),
     /// White space before the first or after the last visible character.
-    #[error("a name must not begin or end with a space or other white space; please leave it out")]
     SpaceAtEnds,
+}
+
+impl NameError {
+    /// A sentence for the user.
+    pub fn describe(&self, language: Language) -> String {
+        match *self {
+            NameError::Empty => say!(language, "a name must not be empty", "用户名不能为空"),
+            NameError::TooLong { bytes } => say!(
+                language,
+                "a name may have at most {MAX_NAME_BYTES} bytes of UTF-8, this one has {bytes}; please choose a shorter one",
+                "用户名最长 {MAX_NAME_BYTES} 字节（UTF-8），这个用户名有 {bytes} 字节；请换一个短一些的"
+            ),
+            NameError::Invisible(character) => {
+                let code = u32::from(character);
+                say!(
+                    language,
+                    "a name must not contain invisible or control characters, this one has U+{code:04X}; please leave it out",
+                    "用户名不能包含不可见字符或控制字符，这个用户名含有 U+{code:04X}；请将其去掉"
+                )
+            }
+            NameError::SpaceAtEnds => say!(
+                language,
+                "a name must not begin or end with a space or other white space; please leave it out",
+                "用户名的开头和结尾不能是空格或其他空白字符；请将其去掉"
+            ),
+        }
+    }
 }
 
 /// A legal user name: as the user wrote it, and the form that is compared. Cheap to clone.

@@ -113,7 +113,7 @@ impl Connection {
                 Err(error) => break Some(error.into()),
             };
             let length = frame.packet.len();
-            match dispatch(&mut self.peer, &mut self.decoder, &self.shared.cipher, frame) {
+            match dispatch(&mut self.peer, &mut self.decoder, &self.shared, frame) {
                 Flow::Next => {}
                 Flow::End(ending) => break Some(ending),
                 Flow::Wait => match self.peer.wait_for_room() {
@@ -237,6 +237,7 @@ impl Connection {
                 });
                 match ending {
                     Ending::Protocol(_) => log::warn!("c{id}: {name}: {ending}{waits}"),
+                    Ending::HandlerFailed { .. } => log::error!("c{id}: {name}: {ending}{waits}"),
                     _ => log::info!("c{id}: {name}: {ending}{waits}"),
                 }
             }
@@ -260,7 +261,12 @@ impl Connection {
         session.close();
         match ending {
             Ending::Stopping => self.settle(session),
-            Ending::Logout | Ending::Protocol(_) | Ending::Idle | Ending::PacketTimeout | Ending::NoRoom => {
+            Ending::Logout
+            | Ending::Protocol(_)
+            | Ending::HandlerFailed { .. }
+            | Ending::Idle
+            | Ending::PacketTimeout
+            | Ending::NoRoom => {
                 session.outbox.finish();
                 self.discard_until(Instant::now() + LINGER_TIMEOUT);
             }

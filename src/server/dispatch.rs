@@ -1,8 +1,10 @@
 //! From a frame to its handler. Which packets are legal when is said here and nowhere else.
 
+use super::Shared;
+use super::custom::{self, Handlers};
 use super::handlers::{chat, login, logout, ping};
 use super::peer::{Flow, Peer};
-use crate::protocol::{Cipher, Decoder, Frame, Message, PacketType, ProtocolError};
+use crate::protocol::{Decoder, Frame, Message, PacketType, ProtocolError};
 
 /// When a packet type is legal from a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,19 +14,21 @@ enum Legal {
     Never,
 }
 
-/// The table.
-fn legal(kind: PacketType) -> Legal {
-    match kind {
-        PacketType::ClientLogin => Legal::BeforeLogin,
-        PacketType::ServerAcceptLogin => Legal::Never,
-        PacketType::ClientLogout => Legal::AfterLogin,
-        PacketType::ClientPing => Legal::AfterLogin,
-        PacketType::C2CTextChat => Legal::AfterLogin,
+/// The table: the protocol's own types, and those for which the embedding program has a handler.
+fn legal(kind: u32, handlers: &Handlers) -> Result<Legal, ProtocolError> {
+    match PacketType::parse(kind) {
+        Ok(PacketType::ClientLogin) => Ok(Legal::BeforeLogin),
+        Ok(PacketType::ServerAcceptLogin) => Ok(Legal::Never),
+        Ok(PacketType::ClientLogout) => Ok(Legal::AfterLogin),
+        Ok(PacketType::ClientPing) => Ok(Legal::AfterLogin),
+        Ok(PacketType::C2CTextChat) => Ok(Legal::AfterLogin),
+        Err(_) if handlers.find(kind).is_some() => Ok(Legal::AfterLogin),
+        Err(unknown) => Err(unknown),
     }
 }
 
-fn check(kind: u32, is_logged_in: bool) -> Result<(), ProtocolError> {
-    match (legal(PacketType::parse(kind)?), is_logged_in) {
+fn check(kind: u32, is_logged_in: bool, handlers: &Handlers) -> Result<(), ProtocolError> {
+    match (legal(kind, handlers)?, is_logged_in) {
         (Legal::BeforeLogin, false) | (Legal::AfterLogin, true) => Ok(()),
         (Legal::BeforeLogin, true) => Err(ProtocolError::SecondLogin),
         (Legal::AfterLogin, false) => Err(ProtocolError::NotLoggedIn { kind }),
@@ -33,11 +37,14 @@ fn check(kind: u32, is_logged_in: bool) -> Result<(), ProtocolError> {
 }
 
 /// Checks, opens, decodes and executes one packet.
-pub fn dispatch(peer: &mut Peer, decoder: &mut Decoder, cipher: &Cipher, frame: Frame<'_>) -> Flow {
-    if let Err(error) = check(frame.kind, peer.session.is_some()) {
+pub fn dispatch(peer: &mut Peer, decoder: &mut Decoder, shared: &Shared, frame: Frame<'_>) -> Flow {
+    if let Err(error) = check(frame.kind, peer.session.is_some(), &shared.handlers) {
         return Flow::End(error.into());
     }
-    let decoded = match decoder.decode(cipher, frame) {
+    if PacketType::parse(frame.kind).is_err() {
+        return custom::handle_custom(peer, decoder, shared, frame);
+    }
+    let decoded = match decoder.decode(&shared.cipher, frame) {
         Ok(decoded) => decoded,
         Err(error) => return Flow::End(error.into()),
     };
@@ -56,8 +63,9 @@ mod tests {
 
     #[test]
     fn the_table_says_what_is_legal_when() {
-        let before: Vec<_> = (0..8).map(|kind| check(kind, false)).collect();
-        let after: Vec<_> = (0..8).map(|kind| check(kind, true)).collect();
+        let handlers = Handlers::new().on(1000, |_| Ok(())).unwrap();
+        let before: Vec<_> = (0..8).map(|kind| check(kind, false, &handlers)).collect();
+        let after: Vec<_> = (0..8).map(|kind| check(kind, true, &handlers)).collect();
         let unknown = |kind| Err(ProtocolError::UnknownType { kind });
         let early = |kind| Err(ProtocolError::NotLoggedIn { kind });
         let wrong = Err(ProtocolError::WrongDirection { kind: 2 });
@@ -66,5 +74,8 @@ mod tests {
             after,
             [unknown(0), Err(ProtocolError::SecondLogin), wrong, Ok(()), Ok(()), Ok(()), unknown(6), unknown(7)]
         );
+        assert_eq!(check(1000, false, &handlers), early(1000));
+        assert_eq!(check(1000, true, &handlers), Ok(()));
+        assert_eq!(check(1001, true, &handlers), unknown(1001));
     }
 }

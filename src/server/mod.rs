@@ -2,6 +2,7 @@
 //!
 //! * `listener` → `admission` (caps) → `connection` (one thread each) → `dispatch` → `handlers`.
 //! * `peer` — what a connection's thread knows of the other end; `buffer` — what it reads into.
+//! * `custom` — handlers of the embedding program for packet types of its own.
 //! * `writer` — threads that bring a backlog, or wait for a full socket.
 //! * `capacity` — how many connections the machine carries; `status` — how the server stands; `control` — the socket that tells it.
 //!
@@ -12,6 +13,7 @@ mod buffer;
 pub mod capacity;
 mod connection;
 mod control;
+mod custom;
 mod dispatch;
 mod handlers;
 mod listener;
@@ -45,6 +47,8 @@ use capacity::Capacity;
 use control::Control;
 use writer::Writers;
 
+pub use custom::{Call, HandlerError, Handlers, RegisterError, ReplyError};
+
 /// Why a server did not start: what, where, and how to mend it.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -69,6 +73,7 @@ pub enum StartError {
 pub struct Shared {
     config: RwLock<Arc<Config>>, // lock: a leaf
     cipher: Cipher,
+    handlers: Handlers,
     delivery: Arc<Delivery>,
     admission: Arc<Admission>,
     connections: Arc<Connections>,
@@ -214,6 +219,14 @@ impl Server {
     /// # Errors
     /// One sentence for the operator. Nothing is left running.
     pub fn start(config: Config) -> Result<Server, StartError> {
+        Server::start_with(config, Handlers::new())
+    }
+
+    /// The same, with handlers for packet types of the embedding program's own.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_with(config: Config, handlers: Handlers) -> Result<Server, StartError> {
         let cipher = Cipher::new(config.key.bytes())?;
         let data = config.data.display().to_string();
         std::fs::create_dir_all(&config.data).map_err(|error| StartError::Data(data.clone(), error))?;
@@ -240,6 +253,7 @@ impl Server {
         );
         let shared = Arc::new(Shared {
             cipher,
+            handlers,
             delivery: Arc::new(delivery),
             admission: Admission::new(Caps {
                 connections: capacity.connections(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::admission::Ticket;
+use super::handlers::login::Refusal;
 use crate::clock::Stamp;
 use crate::config::Config;
 use crate::delivery::{Flushed, Mailbox, Session};
@@ -30,9 +31,9 @@ pub enum Ending {
     /// Another login of the same user took over.
     #[error("replaced by another login")]
     Replaced,
-    /// The login was refused with this reason.
+    /// The login was refused.
     #[error("login refused: {0}")]
-    Refused(String),
+    Refused(Refusal),
     /// No login came in time.
     #[error("no login within the time limit")]
     LoginTimeout,
@@ -48,6 +49,14 @@ pub enum Ending {
     /// It broke a rule.
     #[error("{0}")]
     Protocol(#[from] ProtocolError),
+    /// A handler of the embedding program returned an error or panicked.
+    #[error("the handler of packet type {kind} failed: {why}")]
+    HandlerFailed {
+        /// The packet type.
+        kind: u32,
+        /// The error's or the panic's words.
+        why: String,
+    },
     /// The server stops.
     #[error("the server stops")]
     Stopping,
@@ -66,6 +75,7 @@ impl Ending {
             Ending::PacketTimeout => &counters.packet_timeouts,
             Ending::NoRoom => &counters.no_room,
             Ending::Protocol(error) => counters.protocol_error(error),
+            Ending::HandlerFailed { .. } => &counters.panics,
             // Takeovers and refusals are counted where they are decided; a stop is no event.
             Ending::Replaced | Ending::Refused(_) | Ending::Stopping => return None,
         })

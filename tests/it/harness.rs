@@ -54,7 +54,7 @@ pub fn happens_within(timeout: Duration, mut condition: impl FnMut() -> bool) ->
     }
 }
 
-/// The program, without whatever `CHATSERVER_…` the environment of the tests has.
+/// The program, without whatever `CHATSERVER_…` the environment of the tests has; it speaks English.
 pub fn program() -> Command {
     without_settings(Command::new(env!("CARGO_BIN_EXE_chatserver")))
 }
@@ -63,6 +63,7 @@ fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CHATSERVER_")) {
         command.env_remove(name);
     }
+    command.env("LC_ALL", "C.UTF-8");
     command
 }
 
@@ -274,7 +275,8 @@ impl Server {
     /// The names of the threads that connections and their writers have, sorted. A thread that was just started has its parent's name: compare with
     /// the names that are expected, never with an earlier answer.
     pub fn connection_threads(&self) -> Vec<String> {
-        let own = ["chatserver", "accept", "timer", "log", "signals", "ctrl-c", "reader"];
+        let own =
+            ["chatserver", "accept", "timer", "log", "signals", "ctrl-c", "reader", "watch", "ctl", "report", "mail"];
         self.threads().into_iter().filter(|name| !own.contains(&name.as_str())).collect()
     }
 

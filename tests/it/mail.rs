@@ -191,8 +191,8 @@ fn a_server_that_is_none_is_told_from_one_that_breaks_off_or_hangs() {
 
     assert_eq!(fault(&config(script(drop), Tls::None)), Fault::Closed(Phase::Greeting));
     // Up to DATA, and then one line of the text. It may end by a reset, because the rest of the text is unread.
-    let port = parrot(&["220 hi\r\n", "250 hi\r\n", "250 ok\r\n", "250 ok\r\n", "250 ok\r\n", "354 go\r\n"]);
-    match fault(&config(port, Tls::None)) {
+    const UP_TO_DATA: [&str; 6] = ["220 hi\r\n", "250 hi\r\n", "250 ok\r\n", "250 ok\r\n", "250 ok\r\n", "354 go\r\n"];
+    match fault(&config(parrot(&UP_TO_DATA), Tls::None)) {
         Fault::Closed(phase) | Fault::Lost { phase, .. } => assert!(matches!(phase, Phase::Text | Phase::Answer)),
         other => panic!("{other:?}"),
     }
@@ -203,6 +203,10 @@ fn a_server_that_is_none_is_told_from_one_that_breaks_off_or_hangs() {
     let short = |port, tls| MailConfig { timeout: SHORT, ..config(port, tls) };
     assert_eq!(fault(&short(silent(), Tls::None)), Fault::TimedOut(Phase::Greeting));
     assert_eq!(fault(&short(silent(), Tls::Tls)), Fault::TimedOut(Phase::Tls));
+    let more_than_sockets_hold = vec![0; 12 << 20];
+    let long = Letter { html: Some(String::new()), image: Some(more_than_sockets_hold), ..Letter::default() };
+    let error = send(&long, &MailConfig { timeout: SHORT * 5, ..config(stuck(&UP_TO_DATA), Tls::None) }).unwrap_err();
+    assert_eq!(error.fault, Fault::TimedOut(Phase::Text));
     let drips = || {
         script(|mut tcp| {
             while tcp.write_all(b"2").is_ok() {
@@ -246,7 +250,8 @@ fn a_letter_that_cannot_be_sent_is_kept_and_tried_no_more_often_than_makes_sense
     let office = Post::new(data.path(), &[Duration::ZERO; 2]);
     let server = SmtpServer::start(Behaviour { busy: 3, ..Behaviour::default() });
     let result = post(&office, &config(server.port, Tls::None)).recv_timeout(PATIENCE).unwrap();
-    assert!(result.unwrap_err().is_transient());
+    let error = result.unwrap_err();
+    assert!(error.is_transient() && error.to_string().ends_with("perhaps later"), "{error}");
     assert!(kept(data.path())[0].contains("\r\n\r\nall well"), "{:?}", kept(data.path()));
     assert_eq!(server.received(), [], "three tries, and no fourth");
 
@@ -354,6 +359,9 @@ fn mail_test_ends_with_what_is_to_be_done() {
     assert!(err.contains("set mail_to to your mail address"), "{err}");
     let (_, err) = mail_test(&[("mail_to", "ops@example.org"), ("mail_from", "nobody")], 1);
     assert!(err.contains("\"nobody\" (mail_from) is not a mail address"), "{err}");
+    let nowhere = [("mail_to", "ops@example.org"), ("smtp_host", "nowhere.invalid")];
+    let (_, err) = mail_test(&nowhere, 1);
+    assert!(err.contains("the mail server's name nowhere.invalid was not found"), "{err}");
     let port = silent().to_string();
     let silent = [("mail_to", "ops@example.org"), ("smtp_port", port.as_str()), ("smtp_timeout", "300 ms")];
     let (out, err) = mail_test(&silent, 4);

@@ -16,6 +16,7 @@ mod offline;
 mod takeover;
 
 mod bad_input;
+mod custom;
 mod limits;
 
 mod keeping;
@@ -23,8 +24,12 @@ mod shutdown;
 mod storage;
 
 mod command_line;
+mod languages;
 mod log_lines;
 mod service;
+
+mod control;
+mod gauges;
 
 mod mail;
 mod smtp;

@@ -1,7 +1,7 @@
 //! SMTP servers for the tests: one that works, with TLS and login, and others that break off, hang or drip.
 
 use std::fmt::Debug;
-use std::io::{self, BufRead, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -95,16 +95,27 @@ pub fn silent() -> u16 {
 
 /// A server that says the first of these at once and one more for each line that it gets; it closes in the middle of what comes after the last.
 pub fn parrot(says: &'static [&'static str]) -> u16 {
+    script(move |tcp| drop(talk(tcp, says)))
+}
+
+/// The same, but it does not close: it reads no more.
+pub fn stuck(says: &'static [&'static str]) -> u16 {
     script(move |tcp| {
-        let mut reader = io::BufReader::new(tcp);
-        for answer in says {
-            let mut line = String::new();
-            let said = reader.get_mut().write_all(answer.as_bytes());
-            if said.is_err() || !matches!(reader.read_line(&mut line), Ok(1..)) {
-                return;
-            }
-        }
+        let _open = talk(tcp, says);
+        thread::park();
     })
+}
+
+fn talk(tcp: TcpStream, says: &[&str]) -> io::Result<BufReader<TcpStream>> {
+    // It reads no further than it must: what is not read is to stay in the socket.
+    let mut reader = BufReader::with_capacity(1, tcp);
+    for answer in says {
+        reader.get_mut().write_all(answer.as_bytes())?;
+        if reader.read_line(&mut String::new())? == 0 {
+            break;
+        }
+    }
+    Ok(reader)
 }
 
 /// What a client needs for a server on this port.

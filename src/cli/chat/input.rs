@@ -3,8 +3,9 @@
 use std::io::{self, BufRead};
 use std::sync::mpsc::{self, Receiver};
 
-use super::super::terminal::colours_wanted;
+use super::super::terminal::{colours_wanted, input_failure, print_note};
 use super::screen::Screen;
+use crate::language::Language;
 
 /// A source of lines.
 pub(super) enum Input {
@@ -22,13 +23,14 @@ pub(super) enum Line {
 }
 
 /// The best input that there is, and a screen for each of two threads that suits it.
-pub(super) fn open() -> (Input, Screen, Screen) {
+pub(super) fn open(language: Language) -> (Input, Screen, Screen) {
     let colours = colours_wanted();
     #[cfg(feature = "tools")]
-    if let Some((editor, here, network)) = editor::open(colours) {
+    if let Some((editor, here, network)) = editor::open(colours, language) {
         return (Input::Editor(Box::new(editor)), here, network);
     }
-    (Input::Plain(plain_lines()), Screen::plain(colours), Screen::plain(colours))
+    let screen = || Screen::plain(colours, language);
+    (Input::Plain(plain_lines(language)), screen(), screen())
 }
 
 impl Input {
@@ -47,14 +49,14 @@ impl Input {
 }
 
 /// Lines of standard input from a thread of their own, so that Ctrl-C can come in between.
-fn plain_lines() -> Receiver<Line> {
+fn plain_lines(language: Language) -> Receiver<Line> {
     let (typed, lines) = mpsc::sync_channel(1);
     let interrupted = typed.clone();
     // Without a handler Ctrl-C still ends the program, just without a good-bye.
     let _ = ctrlc::set_handler(move || drop(interrupted.send(Line::End)));
     std::thread::spawn(move || {
         for line in io::stdin().lock().lines() {
-            let line = line.map_or_else(cannot_read, Line::Typed);
+            let line = line.map_or_else(|error| cannot_read(&error, language), Line::Typed);
             if typed.send(line).is_err() {
                 return;
             }
@@ -64,8 +66,8 @@ fn plain_lines() -> Receiver<Line> {
     lines
 }
 
-fn cannot_read(error: io::Error) -> Line {
-    super::super::terminal::print_note(&format!("cannot read standard input: {error}"));
+fn cannot_read(error: &io::Error, language: Language) -> Line {
+    print_note(&input_failure(error, language));
     Line::End
 }
 
@@ -79,7 +81,7 @@ mod editor {
     use rustyline::{ColorMode, Config, DefaultEditor};
 
     use super::super::super::terminal::{Style, paint};
-    use super::{Line, Screen};
+    use super::{Language, Line, Screen};
 
     /// Lines kept in the history.
     const HISTORY_LINES: usize = 1000;
@@ -92,15 +94,15 @@ mod editor {
     }
 
     /// `None` = this is not a terminal on which lines can be edited.
-    pub(super) fn open(colours: bool) -> Option<(Editor, Screen, Screen)> {
+    pub(super) fn open(colours: bool, language: Language) -> Option<(Editor, Screen, Screen)> {
         if !io::stdin().is_terminal() {
             return None;
         }
         let color_mode = if colours { ColorMode::Enabled } else { ColorMode::Disabled };
         let config = Config::builder().max_history_size(HISTORY_LINES).ok()?.color_mode(color_mode).build();
         let mut editor = DefaultEditor::with_config(config).ok()?;
-        let here = Screen::above_editor(editor.create_external_printer().ok()?, colours);
-        let network = Screen::above_editor(editor.create_external_printer().ok()?, colours);
+        let here = Screen::above_editor(editor.create_external_printer().ok()?, colours, language);
+        let network = Screen::above_editor(editor.create_external_printer().ok()?, colours, language);
         let history = history_file();
         if let Some(file) = &history {
             // The first time there is none.

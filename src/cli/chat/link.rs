@@ -11,6 +11,7 @@ use super::super::connection::{PING_INTERVAL, Reconnect};
 use super::super::terminal::escape;
 use super::screen::Screen;
 use crate::client::{Client, ClientError, Connect, Incoming, Sender};
+use crate::language::say;
 
 /// Longest wait for the server's close after a good-bye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -204,14 +205,23 @@ impl Network {
         taken_over: bool,
         reconnect: &mut Reconnect,
     ) -> Result<Client, Leaving> {
+        let language = self.screen.language;
         let mut pause = reconnect.next_pause();
         if taken_over {
-            let name = escape(&self.name).into_owned();
-            self.screen
-                .note(&format!("Another login as {name} has taken over; press Enter to take it back, /quit to leave"));
+            let name = escape(&self.name);
+            self.screen.note(&say!(
+                language,
+                "Another login as {name} has taken over; press Enter to take it back, /quit to leave",
+                "{name} 已在另一处登录，此处连接被取代；按回车重新登录，/quit 退出"
+            ));
             self.wait_for_user()?;
         } else {
-            self.screen.note(&format!("{lost}; connecting again in {} s", pause.as_secs()));
+            let (why, seconds) = (lost.describe(language), pause.as_secs());
+            self.screen.note(&say!(
+                language,
+                "{why}; connecting again in {seconds} s",
+                "{why}；{seconds} 秒后重新连接"
+            ));
             self.pause(pause)?;
         }
         loop {
@@ -219,8 +229,13 @@ impl Network {
                 Ok(client) => return self.online(client),
                 Err(error) => {
                     pause = reconnect.next_pause();
-                    let why = error.to_string();
-                    self.screen.note(&format!("{}; next attempt in {} s", escape(&why), pause.as_secs()));
+                    let (why, seconds) = (error.describe(language), pause.as_secs());
+                    let why = escape(&why);
+                    self.screen.note(&say!(
+                        language,
+                        "{why}; next attempt in {seconds} s",
+                        "{why}；{seconds} 秒后重试"
+                    ));
                 }
             }
             self.pause(pause)?;
@@ -245,12 +260,13 @@ impl Network {
         }
         state.phase = Phase::Online(sender);
         drop(state);
+        let language = self.screen.language;
         let sent = match kept {
             0 => String::new(),
-            1 => "; the line that you typed meanwhile is sent".to_owned(),
-            _ => format!("; the {kept} lines that you typed meanwhile are sent"),
+            1 => language.pick("; the line that you typed meanwhile is sent", "；期间输入的 1 行已发送").to_owned(),
+            _ => say!(language, "; the {kept} lines that you typed meanwhile are sent", "；期间输入的 {kept} 行已发送"),
         };
-        self.screen.note(&format!("connected again{sent}"));
+        self.screen.note(&say!(language, "connected again{sent}", "已重新连接{sent}"));
         Ok(client)
     }
 

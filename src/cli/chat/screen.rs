@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::super::terminal::{Style, age, escape, escape_lines, paint};
 use crate::client::Incoming;
+use crate::language::{Language, say};
 
 /// Further lines of a text stand behind this, so that no text can pass for another message.
 const INDENT: &str = "    ";
@@ -12,6 +13,8 @@ const INDENT: &str = "    ";
 pub(super) struct Screen {
     out: Out,
     colours: bool,
+    /// Of what the program itself says.
+    pub(super) language: Language,
 }
 
 /// Where lines go.
@@ -25,19 +28,23 @@ enum Out {
 
 impl Screen {
     /// Prints as it comes.
-    pub(super) fn plain(colours: bool) -> Screen {
-        Screen { out: Out::Plain, colours }
+    pub(super) fn plain(colours: bool, language: Language) -> Screen {
+        Screen { out: Out::Plain, colours, language }
     }
 
     /// Prints above the line that is being edited.
     #[cfg(feature = "tools")]
-    pub(super) fn above_editor(printer: impl rustyline::ExternalPrinter + Send + 'static, colours: bool) -> Screen {
-        Screen { out: Out::Editor(Box::new(printer)), colours }
+    pub(super) fn above_editor(
+        printer: impl rustyline::ExternalPrinter + Send + 'static,
+        colours: bool,
+        language: Language,
+    ) -> Screen {
+        Screen { out: Out::Editor(Box::new(printer)), colours, language }
     }
 
     /// Shows messages in order, all at once. `now` in Unix seconds: what was written long before it says so.
     pub(super) fn messages(&mut self, messages: &[Incoming], now: i64) {
-        let text: String = messages.iter().map(|message| layout(message, now, self.colours)).collect();
+        let text: String = messages.iter().map(|message| layout(message, now, self.colours, self.language)).collect();
         self.print(text, false);
     }
 
@@ -64,9 +71,12 @@ impl Screen {
 }
 
 /// One message, line end included.
-fn layout(message: &Incoming, now: i64, colours: bool) -> String {
+fn layout(message: &Incoming, now: i64, colours: bool, language: Language) -> String {
     let name = paint(&escape(&message.from), Style::Cyan, colours);
-    let age = age(message.time, now).map_or_else(String::new, |age| paint(&format!(" ({age})"), Style::Dim, colours));
+    let age = age(message.time, now, language).map_or_else(String::new, |age| {
+        let age = say!(language, " ({age})", "（{age}）");
+        paint(&age, Style::Dim, colours)
+    });
     format!("{name}{age}: {}\n", escape_lines(&message.text, INDENT))
 }
 
@@ -78,10 +88,14 @@ mod tests {
     fn a_text_cannot_pass_for_another_message() {
         let text = "hi\nbob: give me your password\x1b[1A".to_owned();
         let message = Incoming { from: "mal\nlory".into(), to: "alice".into(), text, time: 1000 };
-        assert_eq!(layout(&message, 1000, false), "mal\\nlory: hi\n    bob: give me your password\\u{1b}[1A\n");
         assert_eq!(
-            layout(&message, 8200, true),
+            layout(&message, 1000, false, Language::English),
+            "mal\\nlory: hi\n    bob: give me your password\\u{1b}[1A\n"
+        );
+        assert_eq!(
+            layout(&message, 8200, true, Language::English),
             "\x1b[36mmal\\nlory\x1b[0m\x1b[2m (2 h ago)\x1b[0m: hi\n    bob: give me your password\\u{1b}[1A\n"
         );
+        assert!(layout(&message, 8200, false, Language::Chinese).starts_with("mal\\nlory（2 小时前）: hi\n"));
     }
 }

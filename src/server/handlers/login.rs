@@ -3,57 +3,93 @@
 use std::sync::Arc;
 
 use crate::delivery::{Outbox, Session};
+use crate::language::{Language, say};
 use crate::limits;
-use crate::protocol::{LoginAnswer, Message, UserName};
+use crate::protocol::{LoginAnswer, Message, NameError, UserName};
 use crate::server::peer::{Ending, Flow, Peer};
 use crate::threads;
 
-/// Answers the login; the connection ends when the answer is no.
-pub fn handle_login(peer: &mut Peer, name: &str) -> Flow {
-    match log_in(peer, name) {
-        Ok(()) => Flow::Next,
-        Err(reason) => refuse(peer, reason),
+/// Why a login is refused; `Display` is English, for the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.describe(Language::English))]
+pub enum Refusal {
+    /// Nobody can have this name.
+    Name(#[from] NameError),
+    /// There is no memory for another mailbox now.
+    NoMemory,
+    /// The user's mailbox cannot be read now.
+    Disk,
+}
+
+impl Refusal {
+    /// What the user is told.
+    pub fn describe(&self, language: Language) -> String {
+        match self {
+            Refusal::Name(error) => error.describe(language),
+            Refusal::NoMemory => say!(
+                language,
+                "the server is short of memory, please try again in a minute",
+                "服务器内存不足，请过一分钟再试"
+            ),
+            Refusal::Disk => say!(
+                language,
+                "the server cannot read its database, please try again in a minute",
+                "服务器暂时无法读取数据库，请过一分钟再试"
+            ),
+        }
     }
 }
 
-fn log_in(peer: &mut Peer, name: &str) -> Result<(), String> {
+/// Answers the login; the connection ends when the answer is no.
+pub fn handle_login(peer: &mut Peer, name: &str) -> Flow {
+    let language = peer.config.language;
+    match log_in(peer, name, language) {
+        Ok(()) => Flow::Next,
+        Err(refusal) => {
+            refuse(peer, &refusal.describe(language));
+            Flow::End(Ending::Refused(refusal))
+        }
+    }
+}
+
+fn log_in(peer: &mut Peer, name: &str, language: Language) -> Result<(), Refusal> {
     let shared = peer.shared.clone();
     let delivery = &shared.delivery;
     let counters = &delivery.counters;
-    let name = UserName::parse(name).map_err(|error| {
-        counters.logins_refused_name.add(1);
-        error.to_string()
-    })?;
+    let name = UserName::parse(name).inspect_err(|_| counters.logins_refused_name.add(1))?;
     if !delivery.memory.has_room(limits::MAILBOX_BYTES) {
         counters.logins_refused_memory.add(1);
-        return Err("the server is short of memory, please try again in a minute".into());
+        return Err(Refusal::NoMemory);
     }
     let mailbox = delivery.mailbox(name.key()).map_err(|error| {
         log::error!("c{}: login: {error}", peer.id);
         counters.logins_refused_disk.add(1);
-        "the server cannot read its database, please try again in a minute"
+        Refusal::Disk
     })?;
     let outbox = Outbox::new(peer.socket.clone(), delivery.limits.outbox_bytes);
     let session = Arc::new(Session::new(peer.id, delivery.next_generation(), name, mailbox.clone(), outbox));
-    let answer = answer(peer, true, "welcome");
+    let answer = answer(peer, true, language.pick("welcome", "欢迎"));
+    let mut is_takeover = false;
     let attached = loop {
         match mailbox.attach(&session, &answer, peer.now, delivery) {
             Ok(attached) => break attached,
             // When `close` returns nothing of the old session is executed any more. Then it can be replaced.
-            Err(present) => present.close(),
+            Err(present) => is_takeover |= present.close(),
         }
     };
     peer.session = Some(session.clone());
     peer.ticket.logged_in();
     counters.logins.add(1);
     threads::rename(session.name.as_written());
-    let mut note = "";
+    // One that had ended by itself, and whose thread has not come to say so, is replaced too, but taken over is nothing.
     if let Some(replaced) = attached.replaced {
-        counters.takeovers.add(1);
         replaced.outbox.hang_up();
         delivery.memory.wake_all();
-        note = ", replacing an older connection";
     }
+    if is_takeover {
+        counters.takeovers.add(1);
+    }
+    let note = if is_takeover { ", replacing an older connection" } else { "" };
     log::info!("c{}: {} logged in from {}{note}", peer.id, session.name.as_written(), peer.address);
     if attached.needs_writer {
         shared.writers.start(session.clone(), &shared);
@@ -62,14 +98,13 @@ fn log_in(peer: &mut Peer, name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn refuse(peer: &Peer, reason: String) -> Flow {
+fn refuse(peer: &Peer, tips: &str) {
     // A fresh socket takes so few bytes at once; if it does not, the client is gone.
     let _ = rustix::net::send(
         &peer.socket,
-        &answer(peer, false, &reason),
+        &answer(peer, false, tips),
         rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
     );
-    Flow::End(Ending::Refused(reason))
 }
 
 fn answer(peer: &Peer, login: bool, tips: &str) -> Vec<u8> {
