@@ -1,9 +1,10 @@
 //! `chatserver export`: the waiting messages, for people and for other programs.
 
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use rustix::fs::FileType;
 use serde::Serialize;
 
 use super::progress::{Progress, Unit};
@@ -33,6 +34,9 @@ pub struct Args {
     #[command(flatten)]
     data: DataArg,
 }
+
+/// Messages between two looks at the progress.
+const PROGRESS_MESSAGES: u64 = 1000;
 
 /// The compared form of a name.
 fn user_key(name: &str) -> Result<String, String> {
@@ -72,12 +76,13 @@ fn export(data: &Path, user: Option<&str>, json: bool) -> Result<(), Failed> {
     let export = Export::open(data, user)?;
     let total = export.total()?;
     let out = io::stdout().lock();
-    // Beside the messages on one terminal a bar would only be in the way.
-    let progress = (!out.is_terminal()).then(|| Progress::new(Unit::Messages));
+    // Into a file; beside the messages on one terminal, or beside `less`, a bar would only be in the way.
+    let is_file = rustix::fs::fstat(&out).is_ok_and(|found| FileType::from_raw_mode(found.st_mode).is_file());
+    let progress = is_file.then(|| Progress::new(Unit::Messages));
     let mut out = BufWriter::with_capacity(64 * 1024, out);
-    for (done, waiting) in (1..).zip(export) {
+    for (done, waiting) in (0..).zip(export) {
         print(&mut out, &waiting?, json)?;
-        if let Some(progress) = &progress {
+        if let Some(progress) = progress.as_ref().filter(|_| done % PROGRESS_MESSAGES == 0) {
             progress.at(done, total);
         }
     }

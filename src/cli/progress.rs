@@ -30,11 +30,13 @@ impl Progress {
 
     /// `done` of `total`; at the end, what is left to do is checking.
     pub(super) fn at(&self, done: u64, total: u64) {
-        if done == total {
-            self.0.set_message("(checking)");
-        }
         self.0.set_length(total);
         self.0.set_position(done);
+        if done == total {
+            self.0.set_message("(checking)");
+            // A bar is drawn so many times a second, and this is the last time that it moves.
+            self.0.force_draw();
+        }
     }
 }
 

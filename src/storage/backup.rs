@@ -108,10 +108,14 @@ fn copy(source: &Path, target: &Path, progress: &mut dyn FnMut(u64, u64)) -> Res
     let copy = Replacement::begin(target).map_err(|error| StorageError::file(target, error))?;
     let mut to = open_copy(&copy)?;
     let backup = Backup::new(&from, &mut to)?;
-    while backup.step(STEP_PAGES).map_err(|error| about(source, target, error))? != StepResult::Done {
+    loop {
+        let step = backup.step(STEP_PAGES).map_err(|error| about(source, target, error))?;
         let pages = backup.progress();
         let bytes = |pages: i32| u64::from(pages.unsigned_abs()) * page_bytes.unsigned_abs();
         progress(bytes(pages.pagecount - pages.remaining), bytes(pages.pagecount));
+        if step == StepResult::Done {
+            break;
+        }
     }
     drop(backup);
     drop(to);

@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -87,29 +86,11 @@ fn stopped_with(texts: &[String]) -> Server {
     server
 }
 
-/// A server that has no control socket of its own gets one here: `save` is answered when as many messages are on disk as were accepted.
-fn answer_save(server: &Server, accepted: &Arc<AtomicUsize>) {
-    let Ok(listener) = UnixListener::bind(server.data().join("ctl.sock")) else { return };
-    let (database, accepted) = (server.db_path(), accepted.clone());
-    thread::spawn(move || {
-        for mut socket in listener.incoming().map(Result::unwrap) {
-            let accepted = accepted.load(Ordering::Relaxed) as i64;
-            let database = Connection::open(&database).unwrap();
-            let count = "select ifnull(sum(messages), 0) from backlog";
-            let rows = || database.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap();
-            eventually("what was accepted is saved", || rows() >= accepted);
-            // Whoever asked may have been killed meanwhile.
-            let _ = socket.write_all(b"{\"saved\":0}\n");
-        }
-    });
-}
-
 #[test]
 fn a_backup_beside_a_busy_server_holds_everything_accepted_before() {
     let server = Server::start_default();
     let place = Place::new();
-    let accepted = Arc::new(AtomicUsize::new(0));
-    answer_save(&server, &accepted);
+    let accepted = AtomicUsize::new(0);
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -223,7 +204,6 @@ fn a_backup_restored_on_another_machine_delivers_what_waited() {
     let server = Server::start_default();
     send_all(&mut server.login("ann"), "bob", &numbered("bob's", 500));
     send_all(&mut server.login("ann"), "小红", &numbered("小红's", 500));
-    answer_save(&server, &Arc::new(1000.into()));
     std::fs::write(server.data().join("set-aside.jsonl"), "{}\n").unwrap();
     let place = Place::new();
     let (kept, data) = (place.file("kept.db"), place.file("data"));
@@ -337,7 +317,6 @@ fn a_database_in_use_is_not_replaced() {
 fn a_damaged_database_is_replaced_with_all_that_belongs_to_it() {
     let mut server = Server::start_default();
     send_all(&mut server.login("ann"), "bob", &numbered("kept", 3));
-    answer_save(&server, &Arc::new(3.into()));
     let place = Place::new();
     let kept = place.file("kept.db");
     done(&server.data(), &["backup", kept.to_str().unwrap()]);
