@@ -49,7 +49,7 @@ impl Language {
 /// A sentence in one of two languages: `say!(language, "{n} left", "还剩 {n} 条")`. Both have the same placeholders, or it does not compile.
 macro_rules! say {
     ($language:expr, $english:literal, $chinese:literal $(, $argument:expr)* $(,)?) => {{
-        const { assert!($crate::language::have_same_placeholders($english, $chinese)) };
+        const _: () = assert!($crate::language::have_same_placeholders($english, $chinese));
         match $language {
             $crate::language::Language::English => format!($english $(, $argument)*),
             $crate::language::Language::Chinese => format!($chinese $(, $argument)*),

@@ -50,6 +50,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! Packet types of a program's own get handlers: [`server::Handlers`], [`server::Server::start_with`], and on the other side
+//! [`client::Client::send_custom`]. `examples/custom_packet.rs` is a server and a client with one: `cargo run --example custom_packet`.
+//!
 //! The library installs no signal handler and no log: it logs through the crate `log`, and whoever embeds it decides where that goes.
 //! One server per data directory; the program `chatserver` keeps a second one away with a lock file, an embedder sees to it itself.
 

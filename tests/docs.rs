@@ -14,7 +14,9 @@ use chatserver::config::{self, Config};
 use chatserver::protocol::{Cipher, Frame, NameError, PUBLISHED_KEY, PacketType, ProtocolError};
 use chatserver::server::Server;
 
-const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "PROTOCOL.md", "CHANGELOG.md"];
+const CHINESE: &str = "README.zh-CN.md";
+
+const DOCUMENTS: [&str; 5] = ["README.md", "ARCHITECTURE.md", "PROTOCOL.md", "CHANGELOG.md", CHINESE];
 
 fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
@@ -57,7 +59,51 @@ fn assert_current(document: &str, name: &str, expected: &str) {
 fn the_readme_quotes_the_python_client() {
     let client = read("examples/client.py");
     assert!(client.lines().count() <= 40, "the client is advertised with at most 40 lines");
-    assert_current("README.md", "client", &format!("```python\n{client}```"));
+    for readme in ["README.md", CHINESE] {
+        assert_current(readme, "client", &format!("```python\n{client}```"));
+    }
+}
+
+/// The lines of code blocks, without the comments at their ends.
+fn code(document: &str) -> Vec<String> {
+    let text = read(document);
+    let blocks = text.split("\n```").skip(1).step_by(2).flat_map(|block| block.lines().skip(1));
+    let uncommented = blocks.map(|line| line.split("  # ").next().unwrap_or_default());
+    uncommented.map(|line| line.split(" // ").next().unwrap_or_default().trim_end().to_owned()).collect()
+}
+
+/// The first two columns of a table of settings: names and defaults.
+fn names_and_defaults(table: &str) -> Vec<(String, String)> {
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = rows.map(|row| row.split(" | ").take(2).map(str::to_owned).collect::<Vec<_>>());
+    cells.map(|cells| (cells[0].replace('`', ""), cells[1].clone())).collect()
+}
+
+#[test]
+fn the_chinese_readme_has_what_the_english_one_has() {
+    let (english, chinese) = (read("README.md"), read(CHINESE));
+    assert!(english.contains(&format!("]({CHINESE})")) && chinese.contains("](README.md)"), "each links to the other");
+    let headings = |text: &str| -> Vec<usize> {
+        text.lines().filter(|line| line.starts_with("##")).map(|line| line.find(' ').unwrap()).collect()
+    };
+    assert_eq!(headings(&chinese), headings(&english), "the same sections");
+
+    let translated = code(CHINESE);
+    let missing: Vec<String> = code("README.md").into_iter().filter(|line| !translated.contains(line)).collect();
+    assert!(missing.is_empty(), "{CHINESE} lacks these lines of code blocks:\n{}", missing.join("\n"));
+
+    let prose = |text: &str| text.replace(&text[span("a README", text, "settings")], "");
+    let (english, chinese) = (prose(&english), prose(&chinese));
+    let named: Vec<&str> = quoted(&chinese).collect();
+    let missing: Vec<&str> = quoted(&english).filter(|word| !named.contains(word)).collect();
+    assert!(missing.is_empty(), "{CHINESE} does not name {missing:?}");
+}
+
+#[test]
+fn the_chinese_readme_lists_the_settings() {
+    let expected = names_and_defaults(&config::markdown().replace("not set", "未设置"));
+    assert!(expected.len() > 20, "{expected:?}");
+    assert_eq!(names_and_defaults(&section(CHINESE, "settings")), expected, "names and defaults, in this order");
 }
 
 #[test]
