@@ -18,6 +18,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -48,13 +49,14 @@ const TERMINAL_WRITE_BYTES: usize = 4096;
 /// The file cannot be opened, the thread cannot be started, or the process has a log already.
 pub fn start(level: LevelFilter, file: &Path) -> io::Result<Logging> {
     let outputs = Outputs { file: LogFile::open(file)?, terminal: Terminal::new(io::stderr()) };
-    let log = QueuedLog::new(LOG_QUEUE_LINES);
+    let log = QueuedLog::new(level, LOG_QUEUE_LINES);
     let queue = log.queue.clone();
     let writer = log.clone();
     std::thread::Builder::new().name("log".to_owned()).spawn(move || log_loop(&writer, outputs))?;
     log::set_boxed_logger(Box::new(log)).map_err(io::Error::other)?;
-    log::set_max_level(level);
-    Ok(Logging { queue })
+    let logging = Logging { queue };
+    logging.set_level(level);
+    Ok(logging)
 }
 
 /// The log of this process, to change it while it runs. Safe from any thread.
@@ -73,6 +75,7 @@ impl Logging {
 
     /// From now on only records up to this level.
     pub fn set_level(&self, level: LevelFilter) {
+        self.queue.level.store(level as usize, Relaxed);
         log::set_max_level(level);
     }
 }
@@ -98,7 +101,7 @@ struct QueuedLog {
 }
 
 impl QueuedLog {
-    fn new(max_lines: usize) -> QueuedLog {
+    fn new(level: LevelFilter, max_lines: usize) -> QueuedLog {
         let mut config = ConfigBuilder::new();
         config
             .set_time_format_custom(format_description!(
@@ -109,7 +112,12 @@ impl QueuedLog {
             .set_target_level(LevelFilter::Off)
             .set_location_level(LevelFilter::Off)
             .add_filter_allow_str(env!("CARGO_CRATE_NAME"));
-        let queue = Arc::new(Queue { state: Mutex::default(), changed: Condvar::new(), max_lines });
+        let queue = Arc::new(Queue {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            level: AtomicUsize::new(level as usize),
+            max_lines,
+        });
         let writer = LineWriter { queue: Arc::clone(&queue), line: Vec::new() };
         QueuedLog { queue, lines: Arc::from(WriteLogger::new(LevelFilter::Trace, config.build(), writer)) }
     }
@@ -122,8 +130,7 @@ impl QueuedLog {
 
 impl Log for QueuedLog {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // The level is the process's, which can change; the macros have asked it already, others may not have.
-        metadata.level() <= log::max_level() && self.lines.enabled(metadata)
+        metadata.level() as usize <= self.queue.level.load(Relaxed) && self.lines.enabled(metadata)
     }
 
     fn log(&self, record: &Record<'_>) {
@@ -168,6 +175,8 @@ struct Queue {
     state: Mutex<QueueState>,
     /// A line came, or lines were written.
     changed: Condvar,
+    /// The `LevelFilter` in force, which can change.
+    level: AtomicUsize,
     max_lines: usize,
 }
 

@@ -16,7 +16,7 @@ fn queued(log: &QueuedLog) -> Vec<String> {
 
 #[test]
 fn a_line_has_time_level_and_message() {
-    let log = QueuedLog::new(8);
+    let log = QueuedLog::new(LevelFilter::Info, 8);
     record(&log, Level::Info, "chatserver::server", "#7 hello");
     record(&log, Level::Error, "chatserver", "#8 oh");
     record(&log, Level::Debug, "chatserver", "below the level");
@@ -31,7 +31,7 @@ fn a_line_has_time_level_and_message() {
 
 #[test]
 fn control_characters_cannot_make_a_second_line() {
-    let log = QueuedLog::new(8);
+    let log = QueuedLog::new(LevelFilter::Info, 8);
     record(&log, Level::Info, "chatserver", "a\nb\r\n\x1b[2J\0\u{85}\u{7f}\t你好 \\n");
     let lines = queued(&log);
     assert!(lines[0].ends_with("] a\\nb\\r\\n\\u{1b}[2J\\u{0}\\u{85}\\u{7f}\\t你好 \\n\n"), "{lines:?}");
@@ -41,7 +41,7 @@ fn control_characters_cannot_make_a_second_line() {
 
 #[test]
 fn a_full_queue_drops_and_counts() {
-    let log = QueuedLog::new(2);
+    let log = QueuedLog::new(LevelFilter::Info, 2);
     for n in 0..5 {
         record(&log, Level::Info, "chatserver", &format!("line {n}"));
     }
@@ -56,7 +56,7 @@ fn the_threads_lines_reach_file_and_terminal_and_the_dropped_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(FILE_NAME);
     let (mut shown, terminal) = io::pipe().unwrap();
-    let log = QueuedLog::new(2);
+    let log = QueuedLog::new(LevelFilter::Info, 2);
     for n in 0..3 {
         record(&log, Level::Info, "chatserver", &format!("line {n}"));
     }
@@ -152,7 +152,7 @@ fn a_full_disk_is_told_once_and_what_is_missing_is_counted() {
 
 #[test]
 fn a_flush_is_bounded() {
-    let log = QueuedLog::new(8);
+    let log = QueuedLog::new(LevelFilter::Info, 8);
     record(&log, Level::Info, "chatserver", "nobody writes this");
     log.queue.flush(Duration::from_millis(1));
     assert_eq!(queued(&log).len(), 1);

@@ -418,3 +418,38 @@ fn python() -> Option<String> {
     };
     candidates.into_iter().find(runs)
 }
+
+/// The longest piece of a format string that is the same in every line made from it.
+fn constant_part(format: &str) -> &str {
+    let pieces = format.split(['{', '}']).enumerate().filter(|(index, _)| index % 2 == 0).map(|(_, piece)| piece);
+    pieces.max_by_key(|piece| piece.len()).unwrap_or_default()
+}
+
+/// What is written to the log above the level debug, and how a connection ends, is explained to who reads the log.
+#[test]
+fn every_log_line_is_explained() {
+    let line = regex::Regex::new(r#"log::(?:error|warn|info)!\(\s*"((?:[^"\\]|\\.)*)""#).unwrap();
+    let ending = regex::Regex::new(r#"#\[error\("((?:[^"\\]|\\.)*)"\)\]"#).unwrap();
+    // A document breaks a sentence where a value stands.
+    let table = section("docs/operating.md", "log lines").replace('`', " ");
+    let (mut explained, mut missing) = (0, Vec::new());
+    for (path, text) in sources() {
+        let name = path.to_str().unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap();
+        let lines = line.captures_iter(code);
+        let endings = ending.captures_iter(if name.ends_with("server/peer.rs") { code } else { "" });
+        for captures in lines.chain(endings) {
+            let part = constant_part(&captures[1]).trim_matches([' ', ':', ';', ',', '(', ')', '"', '\\']).to_owned();
+            let beginning = part.split(['(', ';']).next().unwrap().trim();
+            // Shorter ones are made of values alone; their parts are explained.
+            if beginning.len() >= 8 {
+                explained += 1;
+                if !table.contains(beginning) {
+                    missing.push(format!("{name}: {beginning:?}"));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "not in docs/operating.md:\n{}", missing.join("\n"));
+    assert!(explained > 50, "{explained}");
+}
