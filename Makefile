@@ -13,7 +13,7 @@ CONFDIR   = $(DESTDIR)$(SYSCONFDIR)/chatserver
 SHAREDIR  = $(DESTDIR)$(PREFIX)/share
 DOCDIR    = $(SHAREDIR)/doc/chatserver
 ZSHDIR    = $(PREFIX)/share/zsh/site-functions
-DOCUMENTS = $(wildcard README.md PROTOCOL.md ARCHITECTURE.md CHANGELOG.md LICENSE data/chatserver.toml docs/*.md)
+DOCUMENTS = $(wildcard README.md README.zh-CN.md PROTOCOL.md ARCHITECTURE.md CHANGELOG.md LICENSE data/chatserver.toml docs/*.md docs/*.png)
 
 UNIT       = $(DESTDIR)$(PREFIX)/lib/systemd/system/chatserver.service
 SYSUSERS   = $(DESTDIR)$(PREFIX)/lib/sysusers.d/chatserver.conf

@@ -27,12 +27,8 @@ pub struct Args {
 pub fn run(args: Args) -> ExitCode {
     match ask(&args.data, &args.request.join(" "), Duration::from_secs(args.timeout)) {
         Ok(answer) => {
-            let is_error = answer.get("error").is_some();
-            match print(&format!("{answer}\n")) {
-                code if code != ExitCode::SUCCESS => code,
-                _ if is_error => ExitCode::from(3),
-                code => code,
-            }
+            let printed = print(format!("{answer}\n"));
+            if answer.get("error").is_some() { ExitCode::from(3) } else { printed }
         }
         Err(why) => fail(why),
     }

@@ -41,7 +41,7 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(600);
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
     let done = if args.send { send(&args.data) } else { show(&args) };
-    done.unwrap_or_else(|why| fail(why))
+    done.unwrap_or_else(fail)
 }
 
 fn send(data: &DataArg) -> Result<ExitCode, String> {
@@ -53,7 +53,7 @@ fn send(data: &DataArg) -> Result<ExitCode, String> {
     let refused = answer["refused"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let refused: String = refused.map(|recipient| format!("not to {recipient}\n")).collect();
     let language = Language::of_environment();
-    Ok(print(&format!("{}\n{refused}", language.pick("The report is sent.", "报告已发送。"))))
+    Ok(print(format!("{}\n{refused}", language.pick("The report is sent.", "报告已发送。"))))
 }
 
 fn show(args: &Args) -> Result<ExitCode, String> {

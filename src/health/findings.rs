@@ -269,7 +269,7 @@ impl Finding {
                 "请把日志中带有 panicked 的 ERROR 行报告给作者。",
             ),
             Finding::SetAside { .. } => {
-                language.pick("They are in DIR/set_aside.jsonl; the log says why.", "它们保存在 DIR/set_aside.jsonl；原因见日志。")
+                language.pick("They are in DIR/set-aside.jsonl; the log says why.", "它们保存在 DIR/set-aside.jsonl；原因见日志。")
             }
             Finding::MailsFailed { .. } => {
                 language.pick("They are kept in DIR/mail/; `chatserver mail test` says what is wrong.", "它们保存在 DIR/mail/；`chatserver mail test` 会说明问题所在。")

@@ -78,7 +78,11 @@ impl Report {
     /// Users and messages over the period as PNG; `None` without the feature `tools`, or when nothing can be drawn.
     fn chart(&self) -> Option<Vec<u8>> {
         #[cfg(feature = "tools")]
-        return chart::draw(&self.samples).inspect_err(|error| log::warn!("report: no chart: {error}")).ok();
+        return if self.samples.is_empty() {
+            None
+        } else {
+            chart::draw(&self.samples).inspect_err(|error| log::warn!("report: no chart: {error}")).ok()
+        };
         #[cfg(not(feature = "tools"))]
         None
     }

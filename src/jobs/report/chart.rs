@@ -5,8 +5,9 @@ use std::error::Error;
 use std::ops::Range;
 use std::sync::Once;
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
+use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 
@@ -17,7 +18,7 @@ use crate::health::Sample;
 const SIZE: (u32, u32) = (1200, 560);
 
 const FONT: &str = "digits";
-const FONT_PIXELS: i32 = 22;
+const FONT_PIXELS: i32 = 24;
 
 /// At most so many bars.
 const BARS: usize = 72;
@@ -37,8 +38,8 @@ pub(super) fn draw(samples: &[Sample]) -> Result<Vec<u8>, Box<dyn Error>> {
         let area = BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area();
         area.fill(&WHITE)?;
         let (above, below) = area.split_vertically(SIZE.1 * 45 / 100);
-        draw_users(&above, &bars, time.clone())?;
-        draw_messages(&below, &bars, time)?;
+        draw_users(&above, &bars, TimeAxis(time.clone()))?;
+        draw_messages(&below, &bars, TimeAxis(time))?;
         area.present()?;
     }
     let mut file = Vec::new();
@@ -46,6 +47,35 @@ pub(super) fn draw(samples: &[Sample]) -> Result<Vec<u8>, Box<dyn Error>> {
     encoder.set_color(png::ColorType::Rgb);
     encoder.write_header()?.write_image_data(&pixels)?;
     Ok(file)
+}
+
+/// A range of Unix milliseconds, with marks at round times of day in the machine's time zone.
+struct TimeAxis(Range<i64>);
+
+impl Ranged for TimeAxis {
+    type FormatOption = DefaultFormatting;
+    type ValueType = i64;
+
+    fn map(&self, time: &i64, pixels: (i32, i32)) -> i32 {
+        let share = (time - self.0.start) as f64 / (self.0.end - self.0.start).max(1) as f64;
+        pixels.0 + (f64::from(pixels.1 - pixels.0) * share).round() as i32
+    }
+
+    fn key_points<H: KeyPointHint>(&self, hint: H) -> Vec<i64> {
+        const STEPS_MIN: [i64; 13] = [1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 10_080];
+        let most = hint.max_num_points().max(1) as i64;
+        let is_enough = |step: &i64| (self.0.end - self.0.start) / step <= most;
+        let mut steps_ms = STEPS_MIN.into_iter().map(|minutes| minutes * 60_000);
+        let Some(step) = steps_ms.find(is_enough) else { return Vec::new() };
+        // Midnight here, not in Greenwich.
+        let offset = zoned(self.0.start).offset().seconds() as i64 * 1000;
+        let first = (self.0.start + offset).div_euclid(step) * step + step - offset;
+        (first..self.0.end).step_by(step as usize).collect()
+    }
+
+    fn range(&self) -> Range<i64> {
+        self.0.clone()
+    }
 }
 
 type Area<'a> = DrawingArea<BitMapBackend<'a>, plotters::coord::Shift>;
@@ -67,7 +97,7 @@ macro_rules! mesh {
             .draw()?
     };
 }
-fn draw_users(area: &Area<'_>, bars: &[Sample], time: Range<i64>) -> Result<(), Box<dyn Error>> {
+fn draw_users(area: &Area<'_>, bars: &[Sample], time: TimeAxis) -> Result<(), Box<dyn Error>> {
     let most = bars.iter().map(|bar| bar.users).max().unwrap_or(0);
     let mut chart = frame(area).build_cartesian_2d(time, 0..headroom(most))?;
     mesh!(chart);
@@ -78,7 +108,7 @@ fn draw_users(area: &Area<'_>, bars: &[Sample], time: Range<i64>) -> Result<(), 
 }
 
 /// Bars of what was relayed, and upon them what had to wait.
-fn draw_messages(area: &Area<'_>, bars: &[Sample], time: Range<i64>) -> Result<(), Box<dyn Error>> {
+fn draw_messages(area: &Area<'_>, bars: &[Sample], time: TimeAxis) -> Result<(), Box<dyn Error>> {
     let most = bars.iter().map(|bar| bar.relayed + bar.waiting).max().unwrap_or(0);
     let mut chart = frame(area).build_cartesian_2d(time, 0..headroom(most))?;
     mesh!(chart);
@@ -117,8 +147,11 @@ fn colour(hex: &str) -> RGBColor {
 }
 
 fn clock(unix_ms: i64) -> String {
-    let time = Timestamp::from_millisecond(unix_ms).unwrap_or(Timestamp::UNIX_EPOCH);
-    time.to_zoned(TimeZone::system()).strftime("%H:%M").to_string()
+    zoned(unix_ms).strftime("%H:%M").to_string()
+}
+
+fn zoned(unix_ms: i64) -> Zoned {
+    Timestamp::from_millisecond(unix_ms).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(TimeZone::system())
 }
 
 fn short(count: u64) -> String {
@@ -132,6 +165,16 @@ fn short(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn marks_stand_at_round_times() {
+        const MINUTE: i64 = 60_000;
+        let marks = |minutes| TimeAxis(30_000..minutes * MINUTE).key_points(7usize);
+        assert_eq!(marks(5), [1, 2, 3, 4].map(|minute| minute * MINUTE));
+        assert!(marks(720).len() >= 5 && marks(720).iter().all(|mark| mark % (60 * MINUTE) == 0), "{:?}", marks(720));
+        assert!(marks(1).is_empty() && marks(1_000_000_000).is_empty());
+        assert_eq!(TimeAxis(0..0).map(&0, (5, 9)), 5);
+    }
 
     #[test]
     fn a_chart_is_a_picture_whatever_it_shows() {
