@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::ctl_client::{self, SOCKET};
 use super::progress::{Progress, Unit};
 use super::serve::LOCK;
-use super::{DataArg, fail, say};
+use super::{DataArg, fail, print};
 use crate::storage::{self, Copied};
 
 /// How long a server may take to save what it holds in memory: all of it, on a slow disk.
@@ -58,25 +58,28 @@ pub fn run(args: Args) -> ExitCode {
     if let Some(beside) = beside {
         text += &format!("{}: what the server had set aside\n", beside.display());
     }
-    say(&text)
+    print(text)
 }
 
 /// Has a running server save what it holds in memory only. A server that starts or stops is waited for: it may not listen.
 fn save_first(data: &Path, start_timeout: Duration) -> Result<(), String> {
     let deadline = Instant::now() + start_timeout;
     loop {
-        if let Some(answer) = ctl_client::ask(data, "save", SAVE_TIMEOUT)? {
-            return saved(&answer);
-        }
-        if !is_locked(data)? {
-            return Ok(());
-        }
-        if Instant::now() >= deadline {
-            return Err(format!(
+        // A server that stops may break off in the middle of an answer.
+        let why = match ctl_client::ask(data, "save", SAVE_TIMEOUT)
+            .and_then(|answer| answer.as_deref().map(saved).transpose())
+        {
+            Ok(Some(())) => return Ok(()),
+            Ok(None) if !is_locked(data)? => return Ok(()),
+            Ok(None) => format!(
                 "a server uses the data directory {}, but does not listen on its {SOCKET}, so that it cannot be asked to save first; \
                  its log says why, and a stopped server can be backed up, too",
                 data.display()
-            ));
+            ),
+            Err(why) => why,
+        };
+        if Instant::now() >= deadline {
+            return Err(why);
         }
         std::thread::sleep(ASK_INTERVAL);
     }
@@ -115,7 +118,7 @@ fn is_locked(data: &Path) -> Result<bool, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::io::{BufRead, BufReader, Write};
     use std::os::unix::net::UnixListener;
 
     #[test]
@@ -142,7 +145,12 @@ mod tests {
         std::thread::scope(|scope| {
             let asked = scope.spawn(|| save_first(dir.path(), Duration::from_secs(30)));
             let listener = UnixListener::bind(dir.path().join(SOCKET)).unwrap();
-            listener.accept().unwrap().0.write_all(b"{\"saved\":1}\n").unwrap();
+            // One that stops in the middle of an answer, and one that answers.
+            drop(listener.accept().unwrap());
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut request = String::new();
+            BufReader::new(&socket).read_line(&mut request).unwrap();
+            socket.write_all(b"{\"saved\":1}\n").unwrap();
             assert_eq!(asked.join().unwrap(), Ok(()));
         });
     }

@@ -19,7 +19,7 @@ pub struct Args {
     request: Vec<String>,
 
     /// How long to wait for the answer, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: u64,
 }
 

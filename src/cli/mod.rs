@@ -139,14 +139,6 @@ fn fail(why: impl std::fmt::Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Prints what was done on standard output; gives exit code 0.
-fn say(text: &str) -> ExitCode {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(format!("standard output cannot be written ({error})")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

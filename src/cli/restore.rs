@@ -9,7 +9,7 @@ use super::connection::exit;
 use super::progress::{Progress, Unit};
 use super::serve::{create_directory, lock_directory};
 use super::terminal::utc;
-use super::{DataArg, fail, say};
+use super::{DataArg, fail, print};
 use crate::clock::{Clock, SystemClock};
 use crate::storage::{self, Copied, StorageError};
 
@@ -68,7 +68,7 @@ pub fn run(args: Args) -> ExitCode {
     if let Some(kept) = beside {
         text += &format!("{}: the database that was there\n", kept.display());
     }
-    say(&text)
+    print(text)
 }
 
 /// Unix milliseconds for a file name: `20140813T140000.123Z`.

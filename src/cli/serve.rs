@@ -160,9 +160,9 @@ fn log_start(resolved: &Resolved) {
 /// Whoever may write into the directory may replace the database.
 fn warn_of_others(dir: &Path) {
     match std::fs::metadata(dir) {
-        Ok(found) if found.permissions().mode() & 0o022 != 0 => {
+        Ok(found) if found.permissions().mode() & 0o077 != 0 => {
             log::warn!(
-                "other users may write into the data directory {}; make it yours alone: chmod 700 {}",
+                "other users may enter the data directory {}; make it yours alone: chmod 700 {}",
                 dir.display(),
                 dir.display()
             );
@@ -216,18 +216,16 @@ impl Running {
                     self.reload(server);
                     notify::ready();
                 }
-                // Whatever the disk or a mail server does, this thread waits for neither.
-                None if server.responds() => {
-                    is_stuck = false;
-                    notify::alive();
-                }
-                None => {
-                    if !std::mem::replace(&mut is_stuck, true) {
-                        log::error!(
-                            "the server does not respond: a lock is stuck; the service manager is no longer told that it is alive"
-                        );
-                    }
-                }
+                None => {}
+            }
+            // Whatever the disk or a mail server does, this thread waits for neither.
+            if server.responds() {
+                is_stuck = false;
+                notify::alive();
+            } else if !std::mem::replace(&mut is_stuck, true) {
+                log::error!(
+                    "the server does not respond: a lock is stuck; the service manager is no longer told that it is alive"
+                );
             }
         }
     }
@@ -265,12 +263,15 @@ impl Running {
 
     /// The configuration as it is now. A file that was there and is gone or empty is a mistake of whoever writes it, not the wish for defaults.
     fn read_again(&self) -> Result<Resolved, String> {
+        if let Some(file) = &self.resolved.file
+            && std::fs::metadata(file).is_ok_and(|found| !found.is_file() && !found.is_dir())
+        {
+            return Err(format!("{} is no ordinary file and can be read at the start only", file.display()));
+        }
         let resolved = Resolved::from_sources(&self.sources).map_err(|error| error.to_string())?;
         match (&self.resolved.file, &resolved.file) {
             (Some(before), None) => Err(format!("{} is not there any more", before.display())),
-            (_, Some(file)) if std::fs::read(file).is_ok_and(|text| text.trim_ascii().is_empty()) => {
-                Err(format!("{} is empty", file.display()))
-            }
+            (_, Some(file)) if resolved.is_blank => Err(format!("{} is empty", file.display())),
             _ => Ok(resolved),
         }
     }

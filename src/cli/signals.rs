@@ -24,6 +24,8 @@ pub enum Wish {
 /// Wishes, as they arrive.
 pub struct Wishes {
     wishes: Receiver<Wish>,
+    /// A `Reload` is on its way: more of them would say nothing new.
+    reloading: Arc<AtomicBool>,
 }
 
 impl Wishes {
@@ -37,23 +39,31 @@ impl Wishes {
         let interrupt = Stopper { stopping: Arc::default(), wishes: sender };
         let terminate = interrupt.clone();
         ctrlc::set_handler(move || interrupt.stop(SIGINT, "SIGINT")).map_err(io::Error::other)?;
+        let reloading = Arc::<AtomicBool>::default();
+        let reload = reloading.clone();
         let mut signals = Signals::new([SIGTERM, SIGHUP])?;
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in &mut signals {
                 match signal {
                     SIGTERM => terminate.stop(SIGTERM, "SIGTERM"),
-                    // Nobody listens any more: the process ends.
+                    _ if reload.swap(true, Ordering::SeqCst) => {}
+                    // When nobody listens any more the process ends.
                     _ => drop(terminate.wishes.send(Wish::Reload)),
                 }
             }
         })?;
-        Ok(Wishes { wishes })
+        Ok(Wishes { wishes, reloading })
     }
 
     /// Waits for a wish, at most for `timeout`.
     pub fn wait(&self, timeout: Duration) -> Option<Wish> {
         match self.wishes.recv_timeout(timeout) {
-            Ok(wish) => Some(wish),
+            Ok(wish) => {
+                if wish == Wish::Reload {
+                    self.reloading.store(false, Ordering::SeqCst);
+                }
+                Some(wish)
+            }
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => Some(Wish::Stop("the end of the signal handlers")),
         }

@@ -87,6 +87,8 @@ pub struct Resolved {
     pub config: Config,
     /// The file that was read, if there was one.
     pub file: Option<PathBuf>,
+    /// That file has nothing in it, not even a comment.
+    pub is_blank: bool,
     origins: BTreeMap<&'static str, Origin>,
 }
 
@@ -122,11 +124,12 @@ struct Assembly {
     config: Config,
     origins: BTreeMap<&'static str, Origin>,
     problems: Vec<Problem>,
+    is_blank: bool,
 }
 
 impl Assembly {
     fn new() -> Assembly {
-        Assembly { config: Config::default(), origins: BTreeMap::new(), problems: Vec::new() }
+        Assembly { config: Config::default(), origins: BTreeMap::new(), problems: Vec::new(), is_blank: false }
     }
 
     fn finish(mut self, file: Option<PathBuf>) -> Result<Resolved, ConfigError> {
@@ -134,7 +137,7 @@ impl Assembly {
             self.problems = rules::broken(&self.config, &|name| origin_in(&self.origins, name));
         }
         if self.problems.is_empty() {
-            Ok(Resolved { config: self.config, file, origins: self.origins })
+            Ok(Resolved { config: self.config, file, is_blank: self.is_blank, origins: self.origins })
         } else {
             Err(ConfigError { problems: self.problems })
         }
@@ -146,6 +149,7 @@ impl Assembly {
         let path = sources.file.clone().unwrap_or_else(|| data_directory(sources).join(FILE_NAME));
         let problem = match std::fs::read(&path).map(String::from_utf8) {
             Ok(Ok(text)) => {
+                self.is_blank = text.trim().is_empty();
                 self.lines_of(&path, &text, named);
                 return Some(path);
             }

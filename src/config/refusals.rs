@@ -136,6 +136,11 @@ fn impossible_combinations_are_refused_where_somebody_wrote_them() {
             "chatserver.toml:1: max_packet_bytes = 2399: existing clients send packets of 2,152 bytes; write at least 2400",
         ),
         (
+            "report_interval = \"999 ms\"",
+            "chatserver.toml:1: report_interval = 999 ms: that often nobody reads them; write at least \"1 s\"",
+        ),
+        ("mail_from = \"chat\"", "\"chat\" is not a mail address; write it like \"chat@example.org\""),
+        (
             "smtp_user = \"ann\"",
             "chatserver.toml:1: smtp_user = ann: there is no password for it; add smtp_password or smtp_password_file",
         ),

@@ -4,10 +4,14 @@ use super::load::Origin;
 use super::units::show_bytes;
 use super::{Config, Problem, Tls, settings};
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// What a chat packet may have beyond its text: header, padding, two names of 128 bytes, the text's and the times' tags and lengths, and room for the two
 /// numbers that a later protocol level adds.
 const BEYOND_TEXT_BYTES: usize = 8 + 16 + 2 * (1 + 2 + 128) + (1 + 5) + (1 + 10) + 2 * (1 + 10);
+
+/// The watch looks as often as this, at most.
+const LEAST_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Existing clients send packets of 2,152 bytes.
 const LEAST_PACKET_BYTES: usize = 2400;
@@ -26,6 +30,7 @@ pub(super) fn broken(config: &Config, origin: &dyn Fn(&str) -> Origin) -> Vec<Pr
         rules.backlog(),
         rules.published_key(),
         rules.password(),
+        rules.report(),
     ]
     .into_iter()
     .flatten()
@@ -100,6 +105,14 @@ impl Rules<'_> {
             let message = "the key is the published one, which everybody knows, so only loopback addresses are accepted; \
                  give the server a key of its own (key or key_file), or say --allow-published-key if everybody may read and write everything";
             Problem::new(self.place("listen"), message)
+        })
+    }
+
+    fn report(&self) -> Option<Problem> {
+        let interval = self.config.report_interval;
+        (!interval.is_zero() && interval < LEAST_REPORT_INTERVAL).then(|| {
+            let message = "that often nobody reads them; write at least \"1 s\", or \"0 s\" for none";
+            Problem::new(self.place("report_interval"), message)
         })
     }
 

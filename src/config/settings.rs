@@ -45,6 +45,7 @@ pub(super) enum Kind {
     Host(Field<String>),
     Port(Field<u16>),
     Tls(Field<Tls>),
+    MailAddress(Field<Option<String>>),
     MailAddresses(Field<Vec<String>>),
     File(Field<Option<PathBuf>>),
     Password(Field<Option<Password>>),
@@ -322,7 +323,7 @@ pub(super) const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "mail_from",
-        kind: Kind::Text(|c| &mut c.mail.from),
+        kind: Kind::MailAddress(|c| &mut c.mail.from),
         default: None,
         meaning: "Address that mails come from. Not set = chatserver@ and the name of this machine.",
         reached: "Most providers want the address of the account here.",
@@ -491,6 +492,7 @@ impl Setting {
             Kind::Tls(field) => {
                 *field(config) = values::one_of(raw, "\"none\", \"starttls\" or \"tls\"", Tls::of_code)?;
             }
+            Kind::MailAddress(field) => *field(config) = values::mail_address(raw)?,
             Kind::MailAddresses(field) => *field(config) = values::mail_addresses(raw)?,
             Kind::File(field) => *field(config) = Some(values::path(raw)?),
             Kind::Password(field) => *field(config) = values::line(raw)?.as_deref().map(Password::new),
@@ -514,7 +516,7 @@ impl Setting {
             Kind::Addresses(field) => field(config).iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", "),
             Kind::Level(field) => field(config).to_string().to_ascii_lowercase(),
             Kind::Language(field) => field(config).code().to_owned(),
-            Kind::Text(field) => field(config).clone().unwrap_or_default(),
+            Kind::Text(field) | Kind::MailAddress(field) => field(config).clone().unwrap_or_default(),
             Kind::Host(field) => field(config).clone(),
             Kind::Port(field) => field(config).to_string(),
             Kind::Tls(field) => field(config).code().to_owned(),
@@ -543,7 +545,7 @@ impl Setting {
             Kind::Addresses(field) => *field(to) = field(from).clone(),
             Kind::Level(field) => *field(to) = *field(from),
             Kind::Language(field) => *field(to) = *field(from),
-            Kind::Text(field) => *field(to) = field(from).clone(),
+            Kind::Text(field) | Kind::MailAddress(field) => *field(to) = field(from).clone(),
             Kind::Host(field) => *field(to) = field(from).clone(),
             Kind::Port(field) => *field(to) = *field(from),
             Kind::Tls(field) => *field(to) = *field(from),
@@ -570,6 +572,7 @@ impl Setting {
             Kind::Host(_) => "host name",
             Kind::Port(_) => "number",
             Kind::Tls(_) => "none, starttls or tls",
+            Kind::MailAddress(_) => "mail address",
             Kind::MailAddresses(_) => "list of mail addresses",
         }
     }

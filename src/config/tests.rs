@@ -135,6 +135,7 @@ fn every_setting_is_read_from_the_environment() {
         ("language", "zh"),
         ("mail_to", "ops@example.org, Ann <ann@example.org>"),
         ("smtp_tls", "tls"),
+        ("mail_from", "chat@example.org"),
     ];
     for setting in settings::SETTINGS.iter().filter(|setting| setting.gives() == setting.name) {
         let written = match (values.iter().find(|value| value.0 == setting.name), setting.kind.clone()) {

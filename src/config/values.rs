@@ -140,12 +140,20 @@ pub(super) fn host(raw: &Raw) -> Result<String, String> {
     Ok(host.to_owned())
 }
 
+/// One mail address; an empty text means "not set".
+pub(super) fn mail_address(raw: &Raw) -> Result<Option<String>, String> {
+    const LIKE: &str = "write it like \"chat@example.org\"";
+    line(raw)?.map(|text| parse_mail_address(&text, LIKE)).transpose()
+}
+
+fn parse_mail_address(text: &str, like: &str) -> Result<String, String> {
+    let mailbox = text.trim().parse::<lettre::message::Mailbox>();
+    mailbox.map(|mailbox| mailbox.to_string()).map_err(|_| format!("{text:?} is not a mail address; {like}"))
+}
+
 pub(super) fn mail_addresses(raw: &Raw) -> Result<Vec<String>, String> {
     const LIKE: &str = "write it like [\"ops@example.org\", \"Ann <ann@example.org>\"]";
-    let check = |text: &str| match text.trim().parse::<lettre::message::Mailbox>() {
-        Ok(mailbox) => Ok(mailbox.to_string()),
-        Err(_) => Err(format!("{text:?} is not a mail address; {LIKE}")),
-    };
+    let check = |text: &str| parse_mail_address(text, LIKE);
     match raw {
         Raw::List(items) => items.iter().map(|item| text(item, LIKE).and_then(check)).collect(),
         Raw::Words(words) => words.split(',').filter(|word| !word.trim().is_empty()).map(check).collect(),

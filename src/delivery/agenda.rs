@@ -43,6 +43,9 @@ impl Default for State {
     }
 }
 
+/// Nobody waits longer for a save; so no deadline overflows.
+const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
+
 /// Why the timer woke up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wake {
@@ -89,7 +92,7 @@ impl Agenda {
     /// # Errors
     /// Why it could not, or that it did not within `timeout`; nothing is lost, the timer goes on trying.
     pub fn save(&self, timeout: Duration) -> Result<(), String> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now() + timeout.min(LONGEST_WAIT);
         let mut state = self.state.lock();
         state.asked += 1;
         let ticket = state.asked;

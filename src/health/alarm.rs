@@ -66,18 +66,29 @@ impl Alarm {
         news
     }
 
-    /// An alert could not be sent: what it told of is told again.
-    pub fn untell(&mut self, news: &News) {
+    /// An alert could not be sent: what it told of is told again, after `limits::ALERT_CALM`.
+    pub fn untell(&mut self, news: &News, now_ms: u64) {
         for finding in &news.begun {
             if let Some(state) = self.kinds.get_mut(finding.name()) {
                 state.is_told = false;
+                state.told_ms = (now_ms + millis(limits::ALERT_CALM)).checked_sub(millis(limits::ALERT_PAUSE));
+            }
+        }
+        for finding in &news.over {
+            if let Some(state) = self.kinds.get_mut(finding.name()).filter(|state| !state.is_told) {
+                state.is_told = true;
+                state.seen_ms = now_ms;
             }
         }
     }
 }
 
 fn has_passed(since_ms: u64, pause: Duration, now_ms: u64) -> bool {
-    now_ms >= since_ms + pause.as_millis() as u64
+    now_ms >= since_ms + millis(pause)
+}
+
+fn millis(pause: Duration) -> u64 {
+    pause.as_millis() as u64
 }
 
 #[cfg(test)]
@@ -119,6 +130,25 @@ mod tests {
         let again: Vec<u64> =
             (61..1000).filter(|second| !alarm.look(vec![FULL], second * 1000).begun.is_empty()).collect();
         assert_eq!(again, [600]);
+    }
+
+    #[test]
+    fn what_could_not_be_sent_is_told_again() {
+        let mut alarm = Alarm::default();
+        let begun = alarm.look(vec![FULL], 1_000_000);
+        alarm.untell(&begun, 1_010_000);
+        assert!(alarm.look(vec![FULL], 1_015_000).is_empty());
+        assert_eq!(alarm.look(vec![FULL], 1_040_000).begun, [FULL]);
+        let over = alarm.look(Vec::new(), 1_100_000);
+        assert_eq!(over.over, [FULL]);
+        alarm.untell(&over, 1_110_000);
+        assert!(alarm.look(Vec::new(), 1_115_000).is_empty());
+        assert_eq!(alarm.look(Vec::new(), 1_140_000).over, [FULL]);
+        // At the very beginning there is no pause to wait for.
+        let mut alarm = Alarm::default();
+        let begun = alarm.look(vec![FULL], 0);
+        alarm.untell(&begun, 0);
+        assert_eq!(alarm.look(vec![FULL], 5_000).begun, [FULL]);
     }
 
     #[test]

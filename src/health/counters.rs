@@ -146,7 +146,8 @@ counters! {
         refused_max_per_address "refused: max_per_address reached" "拒绝：达到 max_per_address",
         refused_max_strangers "refused: max_strangers reached" "拒绝：达到 max_strangers",
         refused_max_strangers_per_address "refused: max_strangers_per_address reached" "拒绝：达到 max_strangers_per_address",
-        failed_accept "failed: error of accept" "失败：accept 出错",
+        gone "gone before they were accepted" "接受之前已断开",
+        failed_accept "failed: error of accept (mostly no descriptors)" "失败：accept 出错（多为描述符不足）",
         failed_thread "failed: no thread to be had" "失败：无法创建线程",
     }
     "Sessions" "会话" {

@@ -28,6 +28,8 @@ pub enum Finding {
     ConnectionsFull { limit: u64 },
     /// The database has its full size.
     DatabaseFull { limit_bytes: u64 },
+    /// Descriptors or threads ran out so many times.
+    RanOut { count: u64 },
     /// The database will soon have its full size.
     DatabaseNearlyFull { percent: u64, limit_bytes: u64 },
     /// The database did not answer.
@@ -87,9 +89,10 @@ pub fn findings(status: &Status, period: &Counts) -> Vec<Finding> {
         (status.backlog.is_none(), Finding::DatabaseSilent),
         (period.saves_failed > 0, Finding::SavesFailed { count: period.saves_failed }),
         (
-            period.refused_connections() > period.refused_max_connections,
-            Finding::ConnectionsRefused { count: period.refused_connections() - period.refused_max_connections },
+            period.failed_accept + period.failed_thread > 0,
+            Finding::RanOut { count: period.failed_accept + period.failed_thread },
         ),
+        (period.refused_connections() > 0, Finding::ConnectionsRefused { count: period.refused_connections() }),
         (period.refused_backlog > 0, Finding::BacklogsFull { count: period.refused_backlog }),
         (period.expired > 0, Finding::Expired { count: period.expired }),
         (period.error_body > 0, Finding::WrongKeys { count: period.error_body }),
@@ -98,7 +101,8 @@ pub fn findings(status: &Status, period: &Counts) -> Vec<Finding> {
         (period.mails_failed > 0, Finding::MailsFailed { count: period.mails_failed }),
     ];
     let others = others.into_iter().filter(|(holds, _)| *holds).map(|(_, finding)| finding);
-    let urgent = urgent(status, period).into_iter();
+    // What was counted long ago is not urgent any more.
+    let urgent = urgent(status, &Counts::default()).into_iter();
     urgent.chain(others).collect()
 }
 
@@ -112,6 +116,7 @@ impl Finding {
             Finding::Threads { .. } => "threads",
             Finding::ConnectionsFull { .. } => "connections-full",
             Finding::DatabaseFull { .. } => "database-full",
+            Finding::RanOut { .. } => "ran-out",
             Finding::DatabaseNearlyFull { .. } => "database-nearly-full",
             Finding::DatabaseSilent => "database-silent",
             Finding::SavesFailed { .. } => "saves-failed",
@@ -161,6 +166,9 @@ impl Finding {
                     "数据库已达到 data_bytes（{limit}），发给离线用户的消息被拒收"
                 )
             }
+            Finding::RanOut { count } => {
+                say!(language, "descriptors or threads ran out {count} times", "文件描述符或线程曾耗尽 {count} 次")
+            }
             Finding::DatabaseNearlyFull { percent, limit_bytes } => {
                 let limit = size(limit_bytes);
                 say!(
@@ -181,8 +189,8 @@ impl Finding {
             }
             Finding::ConnectionsRefused { count } => say!(
                 language,
-                "{count} connections were refused by a cap per address or on strangers",
-                "{count} 个连接因单地址或未登录连接数上限被拒绝"
+                "{count} connections were refused by a cap (on all, per address, or on strangers)",
+                "{count} 个连接因总数、单地址或未登录连接数上限被拒绝"
             ),
             Finding::BacklogsFull { count } => {
                 say!(
@@ -231,7 +239,7 @@ impl Finding {
             Finding::Descriptors { .. } => {
                 language.pick("Raise the limit: LimitNOFILE= in the service, or ulimit -n.", "请调高上限：服务单元中的 LimitNOFILE=，或 ulimit -n。")
             }
-            Finding::Threads { .. } => language.pick(
+            Finding::Threads { .. } | Finding::RanOut { .. } => language.pick(
                 "Raise the limit that binds; `chatserver config check` names it (TasksMax=, ulimit -u, kernel.threads-max, vm.max_map_count).",
                 "请调高起作用的上限；`chatserver config check` 会指出是哪一个（TasksMax=、ulimit -u、kernel.threads-max、vm.max_map_count）。",
             ),
@@ -250,7 +258,7 @@ impl Finding {
                 language.pick("The ERROR lines of the log say why.", "原因见日志中的 ERROR 行。")
             }
             Finding::ConnectionsRefused { .. } => language.pick(
-                "The log names the addresses. Many users behind one address: add it to exempt_addresses, or raise max_per_address.",
+                "The log names the addresses and the cap; `chatserver config check` says how to raise the one on all. Many users behind one address: add it to exempt_addresses, or raise max_per_address.",
                 "日志中有相关地址。若多个用户共用一个地址：把它加入 exempt_addresses，或调高 max_per_address。",
             ),
             Finding::BacklogsFull { .. } => language.pick(

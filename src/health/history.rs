@@ -40,13 +40,14 @@ impl Sample {
 #[derive(Debug, Clone)]
 pub struct History {
     samples: Vec<Sample>,
+    first_step_ms: i64,
     step_ms: i64,
 }
 
 impl History {
     /// Nothing yet; steps of `step_ms` at first.
     pub fn new(step_ms: i64) -> History {
-        History { samples: Vec::new(), step_ms }
+        History { samples: Vec::new(), first_step_ms: step_ms, step_ms }
     }
 
     /// The time from `from` to `to` had these counts and so many users.
@@ -84,9 +85,13 @@ impl History {
         self.samples.iter().map(|sample| sample.users).max().unwrap_or(0)
     }
 
-    /// What ended by `time` is told: it goes.
+    /// What happened until `time` is told: it goes, and the steps are short again.
     pub fn forget_until(&mut self, time: i64) {
         self.samples.retain(|sample| sample.to > time);
+        if let Some(first) = self.samples.first_mut() {
+            first.from = first.from.max(time);
+        }
+        self.step_ms = self.first_step_ms;
     }
 }
 
@@ -108,5 +113,9 @@ mod tests {
         assert!(samples.windows(2).all(|two| two[0].to == two[1].from));
         history.forget_until(499_000_000);
         assert!(history.samples().iter().all(|sample| sample.to > 499_000_000) && !history.samples().is_empty());
+        assert_eq!(history.samples()[0].from, 499_000_000);
+        history.add(500_000_000, 500_005_000, 1, &counts);
+        history.add(500_005_000, 500_070_000, 1, &counts);
+        assert_eq!(history.samples().last().unwrap().from, 500_005_000, "steps are short again");
     }
 }

@@ -15,12 +15,19 @@ pub struct Saves {
 }
 
 impl Saves {
-    /// A save begins.
-    pub fn begin(&self, now_ms: u64) {
+    /// A save begins, or something else that needs the disk. `true`: none was pending.
+    pub fn begin(&self, now_ms: u64) -> bool {
         // Only the timer saves: nobody else writes here.
-        if self.pending_since_ms.load(Relaxed) == 0 {
+        let is_first = self.pending_since_ms.load(Relaxed) == 0;
+        if is_first {
             self.pending_since_ms.store(now_ms + 1, Relaxed);
         }
+        is_first
+    }
+
+    /// What was begun, and was no save, has come back from the disk.
+    pub fn end(&self) {
+        self.pending_since_ms.store(0, Relaxed);
     }
 
     /// It has succeeded. One that fails says nothing: it stays pending.

@@ -17,6 +17,8 @@ pub struct Status {
     pub started_at: i64,
     /// When this was read.
     pub read_at: i64,
+    /// How long the server has run, in seconds.
+    pub uptime_s: u64,
     /// Who is there.
     pub users: UserStatus,
     /// Open connections.
@@ -38,7 +40,7 @@ pub struct Status {
 pub struct UserStatus {
     /// Logged in now.
     pub present: u64,
-    /// The most at one time, in the last minute.
+    /// The most at one time since the last report that was mailed, or since the start.
     pub peak: u64,
 }
 
@@ -90,11 +92,4 @@ pub struct DatabaseStatus {
     pub last_save_us: u64,
     /// For how long no save has succeeded although one was tried, in milliseconds; 0 = all is well. A save that does not end counts.
     pub failing_for_ms: u64,
-}
-
-impl Status {
-    /// How long the server has run, in seconds.
-    pub fn uptime_s(&self) -> u64 {
-        (self.read_at - self.started_at).max(0) as u64 / 1000
-    }
 }

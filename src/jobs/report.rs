@@ -150,7 +150,7 @@ impl Report {
             ),
             (language.pick("database", "数据库"), of_sizes(database.used_bytes, database.limit_bytes, language)),
             (language.pick("last save", "最近一次保存"), last_save),
-            (language.pick("uptime", "运行时间"), duration(status.uptime_s(), language)),
+            (language.pick("uptime", "运行时间"), duration(status.uptime_s, language)),
             (language.pick("version", "版本"), status.version.to_owned()),
             (language.pick("resident memory", "常驻内存"), machine.resident_bytes.map_or_else(unknown, size)),
             (language.pick("threads", "线程"), of(machine.threads, machine.thread_limit)),

@@ -290,6 +290,8 @@ impl Timer<'_> {
     /// Gives up what is too old, and finds out when to look again.
     fn expire(&mut self, now: Stamp) {
         let oldest_kept = now.unix_ms - self.expire_after_ms;
+        // It may hang in a sync like any save.
+        let is_first = self.delivery.saves.begin(now.mono_ms);
         let result = self.delivery.storage.expire(oldest_kept, limits::EXPIRE_ROWS).and_then(|expired| {
             let messages: u64 = expired.iter().map(|user| user.messages).sum();
             for user in expired {
@@ -304,6 +306,9 @@ impl Timer<'_> {
             }
             self.delivery.storage.oldest_at()
         });
+        if is_first {
+            self.delivery.saves.end();
+        }
         let wait_ms = match result {
             Ok(Some(oldest_at)) => (oldest_at + self.expire_after_ms - now.unix_ms).clamp(0, EXPIRE_PAUSE_MS.1),
             Ok(None) => self.expire_after_ms.min(EXPIRE_PAUSE_MS.1),

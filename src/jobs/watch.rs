@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -42,6 +43,8 @@ pub struct Reporter {
     post: Post,
     period: Mutex<Period>, // lock: a leaf
     is_reporting: AtomicBool,
+    /// The thread that puts a report together. lock: a leaf.
+    writing: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Period {
@@ -65,7 +68,13 @@ impl Reporter {
             sampled_at: now,
             sampled: Counts::default(),
         };
-        Reporter { host: report::host(), post, period: Mutex::new(period), is_reporting: AtomicBool::new(false) }
+        Reporter {
+            host: report::host(),
+            post,
+            period: Mutex::new(period),
+            is_reporting: AtomicBool::new(false),
+            writing: Mutex::default(),
+        }
     }
 
     /// The most users at one time in the present period.
@@ -114,7 +123,9 @@ impl Reporter {
                 done(result);
             });
         });
-        spawned.map(|_| ()).map_err(|error| format!("no thread for it: {error}"))
+        let writing = spawned.map_err(|error| format!("no thread for it: {error}"))?;
+        *server.reporter().writing.lock() = Some(writing);
+        Ok(())
     }
 
     /// The report is with its readers: the next one begins where it ends. What was counted meanwhile is the next one's.
@@ -137,7 +148,8 @@ impl Reporter {
         let finish = move |result: Result<Sent, MailError>| {
             let counters = counting.counters();
             if result.is_ok() { &counters.mails_sent } else { &counters.mails_failed }.add(1);
-            if let Some(done) = done.lock().take() {
+            let done = done.lock().take();
+            if let Some(done) = done {
                 done(result);
             }
         };
@@ -148,8 +160,12 @@ impl Reporter {
         }
     }
 
-    /// For the end of the server: what is under way is kept in its files.
+    /// For the end of the server: what is under way is kept in its files. Waits for the disk, never for a mail server.
     pub fn stop(&self) {
+        let writing = self.writing.lock().take();
+        if let Some(writing) = writing {
+            let _ = writing.join();
+        }
         self.post.stop();
     }
 
@@ -182,13 +198,16 @@ pub fn watch_loop<W: Watched>(server: &Arc<W>) {
         let config = server.config();
         let status = server.vital_status();
         let recent = server.reporter().sample(&status, server.counters().present.take_peak());
-        untold.lock().drain(..).for_each(|news| alarm.untell(&news));
-        let news = alarm.look(urgent(&status, &recent), began_at.elapsed().as_millis() as u64);
+        let now_ms = began_at.elapsed().as_millis() as u64;
+        std::mem::take(&mut *untold.lock()).iter().for_each(|news| alarm.untell(news, now_ms));
+        let news = alarm.look(urgent(&status, &recent), now_ms);
         if !news.is_empty() {
             tell(server, news, &status, &config, &untold);
         }
         let sends_reports = !config.report_interval.is_zero() && !config.mail.to.is_empty();
-        if sends_reports && reported_at.elapsed() >= config.report_interval {
+        let is_due = sends_reports && reported_at.elapsed() >= config.report_interval;
+        // One that is still on its way delays the next; its counts are in that one if it fails.
+        if is_due && !server.reporter().is_reporting.load(SeqCst) {
             reported_at = Instant::now();
             if let Err(why) = Reporter::send(server, |_| ()) {
                 log::error!("report: not sent: {why}; the next one tells of this period too");

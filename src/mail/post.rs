@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, Ordering::SeqCst};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lettre::Message;
@@ -45,8 +45,9 @@ struct Mail {
     message: Message,
     /// The file that it is kept in when it cannot be sent.
     path: PathBuf,
-    /// Whether it is there. Held while the file is written, so that nobody takes half of it for kept.
-    kept: Mutex<bool>, // lock: a leaf
+    /// The file is there, whole.
+    is_kept: AtomicBool,
+    is_sent: AtomicBool,
 }
 
 impl Post {
@@ -73,8 +74,13 @@ impl Post {
         let path = self.0.dir.join(file_name(now, NUMBER.fetch_add(1, Ordering::Relaxed)));
         let subject = one_line(&letter.subject).into_owned();
         let error = |fault| MailError { server: server(config), fault };
-        let mail = Arc::new(Mail { subject, message, path, kept: Mutex::new(false) });
-        let under_way = UnderWay::begin(&self.0, mail).ok_or_else(|| error(Fault::TooMany))?;
+        let mail =
+            Arc::new(Mail { subject, message, path, is_kept: AtomicBool::new(false), is_sent: AtomicBool::new(false) });
+        let under_way = UnderWay::begin(&self.0, mail.clone()).ok_or_else(|| error(Fault::TooMany))?;
+        if self.0.desk.lock().stopped {
+            // There may be no time for it any more.
+            mail.keep();
+        }
         let config = config.clone();
         let carry = move || {
             let result = under_way.carry(&config);
@@ -161,22 +167,26 @@ impl Drop for UnderWay {
 }
 
 impl Mail {
-    /// Writes its file, if it is not there yet.
+    /// Writes its file, unless it is there or the mail has been sent.
     fn keep(&self) {
-        let mut kept = self.kept.lock();
-        if *kept {
+        if self.is_sent.load(SeqCst) || self.is_kept.load(SeqCst) {
             return;
         }
+        // Two may write it at one time, under temporary names of their own: no lock is held while the disk works.
         match write_file(&self.path, &self.message.formatted()) {
-            Ok(()) => *kept = true,
+            Ok(()) => self.is_kept.store(true, SeqCst),
             Err(why) => log::error!("mail: {} cannot be written ({why}); make room on the disk", self.path.display()),
+        }
+        if self.is_sent.load(SeqCst) {
+            // It was sent while it was written: one of the two removes it.
+            let _ = fs::remove_file(&self.path);
         }
     }
 
-    /// Removes its file, if it is there.
+    /// It is sent: removes its file, if there is one.
     fn forget(&self) {
-        let mut kept = self.kept.lock();
-        if std::mem::take(&mut *kept) {
+        self.is_sent.store(true, SeqCst);
+        if self.is_kept.load(SeqCst) {
             // It may have been the oldest of too many.
             let _ = fs::remove_file(&self.path);
         }
@@ -193,7 +203,7 @@ fn file_name(at: SystemTime, number: u64) -> String {
 fn write_file(path: &Path, mail: &[u8]) -> io::Result<()> {
     let dir = path.parent().expect("a file in the directory `mail`");
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let temporary = path.with_extension("tmp");
+    let temporary = path.with_extension(format!("{}.tmp", NUMBER.fetch_add(1, Ordering::Relaxed)));
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
     let written = file.write_all(mail).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
@@ -207,7 +217,11 @@ fn remove_oldest(dir: &Path, keep: usize) -> io::Result<()> {
     let mut names: Vec<PathBuf> = fs::read_dir(dir)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
     names.retain(|path| path.extension().is_some_and(|extension| extension == "eml" || extension == "tmp"));
     names.sort();
-    names.iter().rev().skip(keep).try_for_each(fs::remove_file)
+    // Somebody else may have removed one of them.
+    names.iter().rev().skip(keep).try_for_each(|path| match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    })
 }
 
 #[cfg(test)]
@@ -239,6 +253,6 @@ mod tests {
         let path = data.path().join("mail/1.eml");
         fs::create_dir_all(&path).unwrap();
         assert!(write_file(&path, b"x").is_err());
-        assert!(!path.with_extension("tmp").exists());
+        assert_eq!(fs::read_dir(data.path().join("mail")).unwrap().count(), 1);
     }
 }

@@ -16,8 +16,8 @@ const MAPPINGS_PER_THREAD: u64 = 4;
 /// Descriptors that are no connections: database, log, listener, configuration.
 const OTHER_DESCRIPTORS: u64 = 64;
 
-/// Threads that are neither connections nor writers: main, accept, timer, log, signals.
-const OTHER_THREADS: u64 = 16;
+/// Threads that are neither connections nor writers: main, accept, timer, watch, log, signals; readers, mails and `ctl` at their most.
+const OTHER_THREADS: u64 = 32;
 
 /// Connections that a MiB of memory carries: an idle one takes about 40 KiB, its part of the kernel's memory included.
 const CONNECTIONS_PER_MEBIBYTE: u64 = 16;

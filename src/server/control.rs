@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::Shared;
+use crate::health::Counter;
 use crate::jobs::watch::Reporter;
 use crate::language::Language;
 use crate::{limits, threads};
@@ -66,21 +67,23 @@ impl Control {
         let _ = std::fs::remove_file(&self.path);
         // On Linux this wakes a thread that waits in accept.
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        let _ = self.thread.join();
         for socket in self.open.lock().values() {
             let _ = socket.shutdown(Shutdown::Read);
         }
-        let _ = self.thread.join();
     }
 }
 
 fn accept_loop(listener: &UnixListener, shared: &Arc<Shared>, open: &Arc<Mutex<HashMap<u64, Arc<UnixStream>>>>) {
-    let mut last_id = 0;
+    let (mut last_id, errors) = (0, Counter::default());
     while !shared.is_stopping() {
         let socket = match listener.accept() {
             Ok((socket, _)) => Arc::new(socket),
             Err(_) if shared.is_stopping() => return,
             Err(error) => {
-                log::error!("ctl.sock: accept: {error}; going on");
+                if errors.note(shared.delivery.now().mono_ms).is_some() {
+                    log::error!("ctl.sock: accept: {error}; going on");
+                }
                 if shared.wait_for_stop(limits::DISK_RETRY) {
                     return;
                 }
@@ -90,6 +93,9 @@ fn accept_loop(listener: &UnixListener, shared: &Arc<Shared>, open: &Arc<Mutex<H
         last_id += 1;
         if open.lock().len() >= limits::CTL_CONNECTIONS {
             log::warn!("ctl.sock: refused, {} connections are open", limits::CTL_CONNECTIONS);
+            let why = format!("{} connections are open already; close one", limits::CTL_CONNECTIONS);
+            // A fresh socket takes so few bytes at once.
+            let _ = (&*socket).write_all(format!("{}\n", json!({ "error": why })).as_bytes());
             continue;
         }
         open.lock().insert(last_id, socket.clone());

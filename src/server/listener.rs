@@ -41,10 +41,13 @@ pub fn accept_loop(listener: &TcpListener, shared: &Arc<Shared>) {
             }
             Err(_) if shared.is_stopping() => return,
             Err(error) => {
-                if let Some(count) = shared.delivery.counters.failed_accept.note(shared.delivery.now().mono_ms) {
+                let (counters, now_ms) = (&shared.delivery.counters, shared.delivery.now().mono_ms);
+                let is_about_one = is_about_one_connection(&error);
+                let counter = if is_about_one { &counters.gone } else { &counters.failed_accept };
+                if let Some(count) = counter.note(now_ms) {
                     log::error!("accept: {error} ({count} since the last such line); going on");
                 }
-                if !is_about_one_connection(&error) {
+                if !is_about_one {
                     if shared.wait_for_stop(pause) {
                         return;
                     }

@@ -24,6 +24,7 @@ mod writer;
 use std::collections::HashMap;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread::JoinHandle;
@@ -104,8 +105,12 @@ impl Shared {
 
     /// From now on the server stops, and has until `deadline` for its sockets.
     fn begin_stop(&self, deadline: Instant) {
-        *self.stop_deadline.lock() = Some(deadline);
-        self.is_stopping.store(true, SeqCst);
+        {
+            // Under the lock that `wait_for_stop` waits with: nobody misses it.
+            let mut stop_deadline = self.stop_deadline.lock();
+            *stop_deadline = Some(deadline);
+            self.is_stopping.store(true, SeqCst);
+        }
         self.stopped.notify_all();
         self.delivery.memory.wake_all();
     }
@@ -229,7 +234,8 @@ impl Server {
     pub fn start_with(config: Config, handlers: Handlers) -> Result<Server, StartError> {
         let cipher = Cipher::new(config.key.bytes())?;
         let data = config.data.display().to_string();
-        std::fs::create_dir_all(&config.data).map_err(|error| StartError::Data(data.clone(), error))?;
+        let private = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.data);
+        private.map_err(|error| StartError::Data(data.clone(), error))?;
         let capacity = Capacity::compute(&config);
         let storage = Storage::open(&config.data).map_err(|error| StartError::Storage(data.clone(), error))?;
         let waiting = storage.total().map_err(|error| StartError::Storage(data.clone(), error))?;
@@ -338,16 +344,15 @@ impl Server {
     /// What is wrong with the new configuration; nothing has changed.
     pub fn reload(&self, new: &Config) -> Result<Vec<&'static str>, ConfigError> {
         let shared = &self.shared;
-        let mut config = shared.config.write();
         new.check()?;
-        let (next, waiting) = config.reloaded(new)?;
+        let (next, waiting) = shared.config().reloaded(new)?;
         shared.admission.set_caps(|caps| {
             caps.per_address = next.max_per_address;
             caps.strangers = next.max_strangers;
             caps.strangers_per_address = next.max_strangers_per_address;
             caps.exempt.clone_from(&next.exempt_addresses);
         });
-        *config = Arc::new(next);
+        *shared.config.write() = Arc::new(next);
         Ok(waiting)
     }
 
@@ -374,10 +379,11 @@ impl Server {
             shared.connections.wait_until_closed(Instant::now() + limits::LINGER_TIMEOUT);
         }
         let _ = watch.join();
-        shared.reporter.stop();
         shared.delivery.stop();
         shared.delivery.agenda.stop();
         let _ = timer.join();
+        // After the messages: a mail that is written to disk must not take their time.
+        shared.reporter.stop();
         shared.delivery.counters.log_rest();
         let LastSave { saved, unsaved } = *last_save.lock();
         Stopped { delivered: shared.delivery.counters.acknowledged.total() - acked_before, saved, unsaved }

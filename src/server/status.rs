@@ -23,6 +23,7 @@ impl Shared {
             address: self.address.to_string(),
             started_at: self.started_at,
             read_at: now.unix_ms,
+            uptime_s: now.mono_ms / 1000,
             users: UserStatus {
                 present: delivery.counters.present.now(),
                 peak: self.reporter.peak(&delivery.counters),

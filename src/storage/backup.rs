@@ -2,7 +2,7 @@
 //! which then takes the place of what was there (`replacement.rs`). Read <https://sqlite.org/backup.html> first.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -91,11 +91,21 @@ fn check_target(target: &Path, source: &Path) -> io::Result<()> {
             Ok(other) if (other.dev(), other.ino()) == (found.dev(), found.ino()) => {
                 Err(io::Error::other("this is the server's database itself: name another file"))
             }
+            _ if found.len() > 0 && !is_database(target)? => {
+                Err(io::Error::other("there is a file that is no backup: name another file, or remove it"))
+            }
             _ => Ok(()),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Whether a file begins as those of SQLite do; a write-ahead log does not.
+fn is_database(path: &Path) -> io::Result<bool> {
+    let mut beginning = [0; 16];
+    let read = File::open(path)?.read(&mut beginning)?;
+    Ok(beginning[..read] == *b"SQLite format 3\0")
 }
 
 /// A copy of the database `source`, its write-ahead log included, on its way to `target`; one file, without a log of its own.

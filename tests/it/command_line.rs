@@ -185,7 +185,7 @@ fn the_sample_configuration_is_the_one_in_the_source() {
     let all_set = sample
         .replace("\n#", "\n")
         .lines()
-        .filter(|line| line.contains(" = ") && !line.starts_with("key_file"))
+        .filter(|line| line.contains(" = ") && !line.ends_with("\"FILE\"") && !line.ends_with("\"TEXT\""))
         .filter(|line| {
             line.split(" = ")
                 .next()

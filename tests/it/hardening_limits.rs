@@ -22,17 +22,17 @@ fn an_accept_that_fails_is_one_log_line_and_the_next_connections_are_served() {
     let Some(fault) = Fault::inject(&server, test, "accept4,accept", "error=EMFILE") else { return };
     // The kernel takes them; the server does not get to see them yet.
     let waiting: Vec<TcpStream> = (0..10).map(|_| server.socket()).collect();
-    server.wait_for_log("accept: ");
+    server.wait_for_log("] accept: ");
     for _ in 0..50 {
         pair.chat();
     }
-    assert_eq!(server.logged("accept: "), 1, "one line for the burst");
+    assert_eq!(server.logged("] accept: "), 1, "one line for the burst");
     fault.end();
     let mut late = server.login("late");
     late.roundtrip().unwrap();
     drop(waiting);
     pair.chat();
-    assert_eq!(server.logged("accept: "), 1, "one line for the burst");
+    assert_eq!(server.logged("] accept: "), 1, "one line for the burst");
 }
 
 #[test]
@@ -45,14 +45,14 @@ fn a_server_without_descriptors_serves_those_who_are_in_and_then_the_others() {
     let normal =
         limit(Rlimit { current: Some(used + 3), maximum: rustix::process::getrlimit(Resource::Nofile).maximum });
     let crowd: Vec<TcpStream> = (0..20).map(|_| server.socket()).collect();
-    assert!(server.wait_for_log("accept: ").contains("Too many open files"));
+    assert!(server.wait_for_log("] accept: ").contains("Too many open files"));
     for _ in 0..50 {
         pair.chat();
     }
     limit(normal);
     let mut late = server.login("late");
     late.roundtrip().unwrap();
-    assert_eq!(server.logged("accept: "), 1, "one line for the burst");
+    assert_eq!(server.logged("] accept: "), 1, "one line for the burst");
     drop(crowd);
     drop(late);
     // Three more readers of the database may have come, with three descriptors each; the crowd had twenty.

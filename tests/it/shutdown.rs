@@ -105,16 +105,6 @@ fn a_second_signal_ends_it_at_once() {
 }
 
 #[test]
-fn sighup_does_not_end_it() {
-    let mut server = Server::start_default();
-    let mut pair = Pair::of(&server, "ann", "bob");
-    server.signal(Signal::HUP);
-    server.wait_for_log("SIGHUP: nothing to do");
-    pair.chat();
-    assert_eq!(server.sigterm().code(), Some(0));
-}
-
-#[test]
 fn a_stopped_server_has_closed_its_database() {
     let mut server = Server::start_default();
     send_all(&mut server.login("ann"), "bob", &["hello"]);

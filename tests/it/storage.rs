@@ -70,7 +70,10 @@ fn only_its_user_can_read_what_it_writes() {
         names.push(path.file_name().unwrap().to_string_lossy().into_owned());
     }
     names.sort();
-    assert_eq!(names, ["chatserver.db", "chatserver.db-shm", "chatserver.db-wal", "chatserver.log", "lock"]);
+    assert_eq!(
+        names,
+        ["chatserver.db", "chatserver.db-shm", "chatserver.db-wal", "chatserver.log", "ctl.sock", "lock"]
+    );
 }
 
 #[test]

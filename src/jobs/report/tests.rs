@@ -8,6 +8,7 @@ fn report(language: Language) -> Report {
         version: "0.1.0",
         started_at: 1_795_000_000_000,
         read_at: 1_795_000_000_000 + 90_061_000,
+        uptime_s: 90_061,
         users: UserStatus { present: 12, peak: 34 },
         backlog: Some(BacklogStatus { messages: 5, bytes: 2048, oldest_at: Some(1_795_000_000_000) }),
         memory: MemoryStatus { used_bytes: 0, limit_bytes: 256 << 20, waiting_senders: 0 },
