@@ -12,6 +12,7 @@ use super::ctl_client::{self, SOCKET};
 use super::progress::{Progress, Unit};
 use super::serve::LOCK;
 use super::{DataArg, fail, print};
+use crate::delivery::STOPS;
 use crate::storage::{self, Copied};
 
 /// How long a server may take to save what it holds in memory: all of it, on a slow disk.
@@ -65,17 +66,15 @@ pub fn run(args: Args) -> ExitCode {
 fn save_first(data: &Path, start_timeout: Duration) -> Result<(), String> {
     let deadline = Instant::now() + start_timeout;
     loop {
-        // A server that stops may break off in the middle of an answer.
-        let why = match ctl_client::ask(data, "save", SAVE_TIMEOUT)
-            .and_then(|answer| answer.as_deref().map(saved).transpose())
-        {
-            Ok(Some(())) => return Ok(()),
+        let why = match ctl_client::ask(data, "save", SAVE_TIMEOUT) {
+            Ok(Some(answer)) if !answer.contains(STOPS) => return saved(&answer),
             Ok(None) if !is_locked(data)? => return Ok(()),
-            Ok(None) => format!(
+            Ok(_) => format!(
                 "a server uses the data directory {}, but does not listen on its {SOCKET}, so that it cannot be asked to save first; \
                  its log says why, and a stopped server can be backed up, too",
                 data.display()
             ),
+            // A server that stops breaks off in the middle.
             Err(why) => why,
         };
         if Instant::now() >= deadline {

@@ -43,6 +43,9 @@ impl Default for State {
     }
 }
 
+/// What `Agenda::save` says at a stop.
+pub const STOPS: &str = "the server stops, and saves everything as it does";
+
 /// Nobody waits longer for a save; so no deadline overflows.
 const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 
@@ -99,7 +102,7 @@ impl Agenda {
         self.woken.notify_one();
         while state.answered < ticket {
             if state.stopping {
-                return Err("the server stops, and saves everything as it does".into());
+                return Err(STOPS.into());
             }
             if self.answered.wait_until(&mut state, deadline).timed_out() {
                 return Err(format!("the disk has not taken it within {} s", timeout.as_secs_f32()));

@@ -25,7 +25,7 @@ mod window;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
-pub use agenda::{Agenda, Wake};
+pub use agenda::{Agenda, STOPS, Wake};
 pub use mailbox::{Accepted, Attached, Collected, Mailbox, SaveList, Unsaved, WriterStep};
 pub use memory::Memory;
 pub use outbox::{Flushed, Outbox, WriteError};

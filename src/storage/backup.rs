@@ -45,7 +45,9 @@ pub fn backup(dir: &Path, file: &Path, progress: &mut dyn FnMut(u64, u64)) -> Re
     if !database.try_exists().map_err(|error| StorageError::file(&database, error))? {
         return Err(StorageError::Missing { path: database.display().to_string() });
     }
-    check_target(file, &database).map_err(|error| StorageError::file(file, error))?;
+    check_target(file, &database)
+        .and_then(|()| check_replaced(file))
+        .map_err(|error| StorageError::file(file, error))?;
     let copy = copy(&database, file, progress)?;
     let (messages, bytes) = check(&copy, &database)?;
     // After the copy: lines are on disk before the transaction that they belong to.
@@ -91,9 +93,6 @@ fn check_target(target: &Path, source: &Path) -> io::Result<()> {
             Ok(other) if (other.dev(), other.ino()) == (found.dev(), found.ino()) => {
                 Err(io::Error::other("this is the server's database itself: name another file"))
             }
-            _ if found.len() > 0 && !is_database(target)? => {
-                Err(io::Error::other("there is a file that is no backup: name another file, or remove it"))
-            }
             _ => Ok(()),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -101,11 +100,18 @@ fn check_target(target: &Path, source: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a file begins as those of SQLite do; a write-ahead log does not.
-fn is_database(path: &Path) -> io::Result<bool> {
-    let mut beginning = [0; 16];
-    let read = File::open(path)?.read(&mut beginning)?;
-    Ok(beginning[..read] == *b"SQLite format 3\0")
+/// Of the files that are there a backup replaces an older one and an empty one only: not the server's lock or log, its write-ahead log, its configuration.
+fn check_replaced(target: &Path) -> io::Result<()> {
+    let mut beginning = Vec::new();
+    match File::open(target) {
+        Ok(file) => file.take(16).read_to_end(&mut beginning)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    match beginning.as_slice() {
+        b"" | b"SQLite format 3\0" => Ok(()),
+        _ => Err(io::Error::other("there is a file that is no backup: name another file, or remove it")),
+    }
 }
 
 /// A copy of the database `source`, its write-ahead log included, on its way to `target`; one file, without a log of its own.

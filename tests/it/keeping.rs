@@ -122,26 +122,36 @@ fn a_server_that_does_not_save_when_asked_gets_no_backup() {
     let server = stopped_with(&numbered("kept", 3));
     let place = Place::new();
     let kept = place.file("kept.db");
-    std::fs::write(&kept, "an older one").unwrap();
+    done(&server.data(), &["backup", kept.to_str().unwrap()]);
+    let older = std::fs::read(&kept).unwrap();
     let listener = UnixListener::bind(server.data().join("ctl.sock")).unwrap();
     thread::scope(|scope| {
         scope.spawn(|| {
-            for answer in ["{\"error\":\"the disk is full\"}\n", ""] {
-                let (mut socket, _) = listener.accept().unwrap();
-                let mut request = String::new();
-                BufReader::new(&socket).read_line(&mut request).unwrap();
-                assert_eq!(request, "save\n");
-                socket.write_all(answer.as_bytes()).unwrap();
-            }
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut request = String::new();
+            BufReader::new(&socket).read_line(&mut request).unwrap();
+            assert_eq!(request, "save\n");
+            socket.write_all(b"{\"error\":\"the disk is full\"}\n").unwrap();
         });
         refused(&server.data(), &["backup", kept.to_str().unwrap()], 1, "would not be complete: the disk is full");
-        refused(&server.data(), &["backup", kept.to_str().unwrap()], 1, "has not answered \"save\"");
     });
     drop(listener);
-    assert_eq!((place.names(), std::fs::read(&kept).unwrap()), (vec!["kept.db".to_owned()], b"an older one".into()));
+    assert_eq!((place.names(), std::fs::read(&kept).unwrap()), (vec!["kept.db".to_owned()], older));
     let said = done(&server.data(), &["backup", kept.to_str().unwrap()]);
     assert!(said.ends_with("bytes, checked; messages that wait: 3\n"), "nobody listens any more: {said}");
     assert_eq!(waiting(&kept, "bob").len(), 3);
+}
+
+#[test]
+fn a_backup_replaces_nothing_but_a_backup() {
+    let server = Server::start_default();
+    send_all(&mut server.login("ann"), "bob", &["kept"]);
+    for name in ["lock", "chatserver.log", "chatserver.db-wal", "chatserver.db"] {
+        let path = server.data().join(name);
+        let why = if name == "chatserver.db" { "the server's database itself" } else { "is no backup" };
+        refused(&server.data(), &["backup", path.to_str().unwrap()], 1, why);
+    }
+    assert!(server.start_another().is_err(), "the lock still keeps others away");
 }
 
 #[test]

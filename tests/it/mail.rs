@@ -357,8 +357,6 @@ fn mail_test_tells_each_step() {
 fn mail_test_ends_with_what_is_to_be_done() {
     let (_, err) = mail_test(&[], 1);
     assert!(err.contains("set mail_to to your mail address"), "{err}");
-    let (_, err) = mail_test(&[("mail_to", "ops@example.org"), ("mail_from", "nobody")], 1);
-    assert!(err.contains("\"nobody\" (mail_from) is not a mail address"), "{err}");
     let nowhere = [("mail_to", "ops@example.org"), ("smtp_host", "nowhere.invalid")];
     let (_, err) = mail_test(&nowhere, 1);
     assert!(err.contains("the mail server's name nowhere.invalid was not found"), "{err}");
