@@ -47,9 +47,11 @@ pub fn run(args: Args) -> ExitCode {
     if let Err(why) = save_first(&data, START_TIMEOUT) {
         return fail(why);
     }
-    let progress = Progress::new(Unit::Bytes);
-    let copied = storage::backup(&data, &file, &mut |done, total| progress.at(done, total));
-    drop(progress);
+    let copied = {
+        // Gone before anything is said.
+        let progress = Progress::new(Unit::Bytes);
+        storage::backup(&data, &file, &mut |done, total| progress.at(done, total))
+    };
     let copied = match copied {
         Ok(copied) => copied,
         Err(error) => return fail(format!("{error}; there is no new backup")),

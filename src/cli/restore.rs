@@ -49,9 +49,11 @@ pub fn run(args: Args) -> ExitCode {
         Err(why) => return fail(why),
     };
     let stamp = stamp(SystemClock::new().now().unix_ms);
-    let progress = Progress::new(Unit::Bytes);
-    let copied = storage::restore(&data, &file, &stamp, &mut |done, total| progress.at(done, total));
-    drop(progress);
+    let copied = {
+        // Gone before anything is said.
+        let progress = Progress::new(Unit::Bytes);
+        storage::restore(&data, &file, &stamp, &mut |done, total| progress.at(done, total))
+    };
     let copied = match copied {
         Ok(copied) => copied,
         Err(error @ (StorageError::Newer { .. } | StorageError::Foreign { .. } | StorageError::Damaged { .. })) => {
