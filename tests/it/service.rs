@@ -21,8 +21,14 @@ impl Manager {
 
     /// Starts a server that tells this manager how it is.
     fn start(&self) -> Server {
+        self.start_watched("3600000000")
+    }
+
+    /// The same, when it expects a sign of life within `WATCHDOG_USEC`.
+    fn start_watched(&self, watchdog_usec: &str) -> Server {
         let variable = format!("NOTIFY_SOCKET={}", self.dir.path().join("notify").display());
-        Server::start(|setup| setup.wrapper(&["env", &variable]))
+        let watchdog = format!("WATCHDOG_USEC={watchdog_usec}");
+        Server::start(|setup| setup.wrapper(&["env", &variable, &watchdog]))
     }
 
     /// What it is told next; it must be told something.
@@ -43,6 +49,24 @@ fn the_manager_is_told_when_it_listens_and_when_it_stops() {
     server.login("ann").roundtrip().unwrap();
     assert_eq!(server.sigterm().code(), Some(0));
     assert_eq!(manager.told(), "STOPPING=1\n");
+}
+
+#[test]
+fn the_manager_hears_that_it_lives_also_while_signals_come() {
+    let manager = Manager::new();
+    let server = manager.start_watched("200000");
+    assert_eq!(manager.told(), "READY=1\n");
+    assert_eq!((manager.told(), manager.told()), ("WATCHDOG=1\n".into(), "WATCHDOG=1\n".into()));
+    drop(server);
+    // Nothing but signals wakes this one.
+    let manager = Manager::new();
+    let server = manager.start();
+    assert_eq!(manager.told(), "READY=1\n");
+    for _ in 0..3 {
+        server.signal(rustix::process::Signal::HUP);
+        assert!(manager.told().starts_with("RELOADING=1\n"));
+        assert_eq!((manager.told(), manager.told()), ("READY=1\n".into(), "WATCHDOG=1\n".into()));
+    }
 }
 
 #[test]
