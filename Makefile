@@ -31,6 +31,7 @@ all:
 	$(CARGO) build --release
 
 run: all
+	chmod 700 data
 	exec $(BINARY) --data ./data $(ARGS)
 
 test:
