@@ -5,8 +5,10 @@ mod chart;
 mod html;
 mod text;
 
-use jiff::Timestamp;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
 
 use crate::health::{Counts, Finding, Sample, Status, findings};
 use crate::language::{Language, say};
@@ -59,19 +61,10 @@ impl Report {
         text::render(self)
     }
 
-    /// The report as a page of its own, the chart inside it.
-    pub fn page(&self) -> String {
-        let image = self.chart().map(|png| {
-            use base64::Engine as _;
-            format!("data:image/png;base64,{}", base64::engine::general_purpose::STANDARD.encode(png))
-        });
-        html::render(self, image.as_deref())
-    }
-
     /// The report as a mail.
     pub fn letter(&self) -> Letter {
         let image = self.chart();
-        let html = html::render(self, image.is_some().then_some("cid:chart"));
+        let html = html::render(self, image.is_some());
         Letter { subject: self.subject(), text: self.text(), html: Some(html), image }
     }
 
@@ -93,71 +86,79 @@ impl Report {
         let long = duration((self.status.read_at - self.from).max(0) as u64 / 1000, self.language);
         say!(self.language, "{from} to {to} ({long})", "{from} 至 {to}（{long}）")
     }
+}
 
-    /// How the server stands, as rows of what and how much.
-    fn standing(&self) -> Vec<(&'static str, String)> {
-        let (language, status) = (self.language, &self.status);
-        let Status { users, connections, memory, database, machine, .. } = status;
-        let size = crate::health::size;
-        let unknown = || language.pick("unknown", "未知").to_owned();
-        let of = |used: Option<u64>, limit: Option<u64>| match (used, limit) {
-            (Some(used), Some(limit)) => say!(language, "{used} of {limit}", "{used} / 上限 {limit}"),
-            (Some(used), None) => used.to_string(),
-            _ => unknown(),
-        };
-        let peak = users.peak;
-        let present = users.present;
-        let backlog = status.backlog.map_or_else(unknown, |backlog| {
-            let (messages, bytes) = (backlog.messages, size(backlog.bytes));
-            match backlog.oldest_at.filter(|_| messages > 0) {
-                Some(oldest_at) => {
-                    let age = duration((status.read_at - oldest_at).max(0) as u64 / 1000, language);
-                    say!(
-                        language,
-                        "{messages} messages, {bytes}; the oldest waits for {age}",
-                        "{messages} 条，{bytes}；最早的已等待 {age}"
-                    )
-                }
-                None => say!(language, "none", "无"),
-            }
-        });
-        let last_save = match database.last_save_at {
-            0 => say!(language, "none yet", "尚无"),
-            at => {
-                let (time, took) = (date_time(at), database.last_save_us as f64 / 1000.0);
-                say!(language, "{time}, took {took:.1} ms", "{time}，用时 {took:.1} 毫秒")
-            }
-        };
-        let load = machine.load.map_or_else(unknown, |load| {
-            let processors = machine.processors.unwrap_or(1);
-            let [one, five, fifteen] = load;
-            say!(
-                language,
-                "{one:.2}, {five:.2}, {fifteen:.2} (1, 5, 15 min; {processors} processors)",
-                "{one:.2}、{five:.2}、{fifteen:.2}（1、5、15 分钟；{processors} 个处理器）"
-            )
-        });
-        vec![
-            (
-                language.pick("users", "用户"),
-                say!(language, "{present} present, at most {peak}", "当前 {present} 人，峰值 {peak} 人"),
-            ),
-            (language.pick("connections", "连接"), of(Some(connections.open as u64), Some(connections.limit as u64))),
-            (language.pick("waiting messages", "待收消息"), backlog),
-            (
-                language.pick("messages in memory", "内存中的消息"),
-                of_sizes(memory.used_bytes as u64, memory.limit_bytes as u64, language),
-            ),
-            (language.pick("database", "数据库"), of_sizes(database.used_bytes, database.limit_bytes, language)),
-            (language.pick("last save", "最近一次保存"), last_save),
-            (language.pick("uptime", "运行时间"), duration(status.uptime_s, language)),
-            (language.pick("version", "版本"), status.version.to_owned()),
-            (language.pick("resident memory", "常驻内存"), machine.resident_bytes.map_or_else(unknown, size)),
-            (language.pick("threads", "线程"), of(machine.threads, machine.thread_limit)),
-            (language.pick("descriptors", "文件描述符"), of(machine.descriptors, machine.descriptor_limit)),
-            (language.pick("load", "负载"), load),
-        ]
+/// A report's mail as a page for a browser, the chart inside it.
+pub fn page(letter: &Letter) -> String {
+    let html = letter.html.as_deref().unwrap_or_default();
+    match &letter.image {
+        Some(png) => html.replace(html::IMAGE, &format!("data:image/png;base64,{}", STANDARD.encode(png))),
+        None => html.to_owned(),
     }
+}
+
+/// How the server stands, as rows of what and how much.
+fn standing(status: &Status, language: Language) -> Vec<(&'static str, String)> {
+    let Status { users, connections, memory, database, machine, .. } = status;
+    let size = crate::health::size;
+    let unknown = || language.pick("unknown", "未知").to_owned();
+    let of = |used: Option<u64>, limit: Option<u64>| match (used, limit) {
+        (Some(used), Some(limit)) => say!(language, "{used} of {limit}", "{used} / 上限 {limit}"),
+        (Some(used), None) => used.to_string(),
+        _ => unknown(),
+    };
+    let peak = users.peak;
+    let present = users.present;
+    let backlog = status.backlog.map_or_else(unknown, |backlog| {
+        let (messages, bytes) = (backlog.messages, size(backlog.bytes));
+        match backlog.oldest_at.filter(|_| messages > 0) {
+            Some(oldest_at) => {
+                let age = duration((status.read_at - oldest_at).max(0) as u64 / 1000, language);
+                say!(
+                    language,
+                    "{messages} messages, {bytes}; the oldest waits for {age}",
+                    "{messages} 条，{bytes}；最早的已等待 {age}"
+                )
+            }
+            None => say!(language, "none", "无"),
+        }
+    });
+    let last_save = match database.last_save_at {
+        0 => say!(language, "none yet", "尚无"),
+        at => {
+            let (time, took) = (date_time(at), database.last_save_us as f64 / 1000.0);
+            say!(language, "{time}, took {took:.1} ms", "{time}，用时 {took:.1} 毫秒")
+        }
+    };
+    let load = machine.load.map_or_else(unknown, |load| {
+        let processors = machine.processors.unwrap_or(1);
+        let [one, five, fifteen] = load;
+        say!(
+            language,
+            "{one:.2}, {five:.2}, {fifteen:.2} (1, 5, 15 min; {processors} processors)",
+            "{one:.2}、{five:.2}、{fifteen:.2}（1、5、15 分钟；{processors} 个处理器）"
+        )
+    });
+    vec![
+        (
+            language.pick("users", "用户"),
+            say!(language, "{present} present, at most {peak}", "当前 {present} 人，峰值 {peak} 人"),
+        ),
+        (language.pick("connections", "连接"), of(Some(connections.open as u64), Some(connections.limit as u64))),
+        (language.pick("waiting messages", "待收消息"), backlog),
+        (
+            language.pick("messages in memory", "内存中的消息"),
+            of_sizes(memory.used_bytes as u64, memory.limit_bytes as u64, language),
+        ),
+        (language.pick("database", "数据库"), of_sizes(database.used_bytes, database.limit_bytes, language)),
+        (language.pick("last save", "最近一次保存"), last_save),
+        (language.pick("uptime", "运行时间"), duration(status.uptime_s, language)),
+        (language.pick("version", "版本"), status.version.to_owned()),
+        (language.pick("resident memory", "常驻内存"), machine.resident_bytes.map_or_else(unknown, size)),
+        (language.pick("threads", "线程"), of(machine.threads, machine.thread_limit)),
+        (language.pick("descriptors", "文件描述符"), of(machine.descriptors, machine.descriptor_limit)),
+        (language.pick("load", "负载"), load),
+    ]
 }
 
 /// An alert: what has begun or is over, and what to do.
@@ -175,15 +176,7 @@ pub fn alert(begun: &[Finding], over: &[Finding], status: &Status, host: &str, l
         let what = finding.what(language);
         text += &say!(language, "Over: {what}\n\n", "已恢复：{what}\n\n");
     }
-    let report = Report {
-        language,
-        host: host.to_owned(),
-        from: status.started_at,
-        status: status.clone(),
-        counts: status.counts,
-        samples: Vec::new(),
-    };
-    text += &text::table(&report.standing());
+    text += &text::table(&standing(status, language));
     Letter { subject, text, html: None, image: None }
 }
 
@@ -199,8 +192,11 @@ fn of_sizes(used: u64, limit: u64, language: Language) -> String {
 
 /// A time in the machine's time zone.
 fn date_time(unix_ms: i64) -> String {
-    let time = Timestamp::from_millisecond(unix_ms).unwrap_or(Timestamp::UNIX_EPOCH);
-    time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+    zoned(unix_ms).strftime("%Y-%m-%d %H:%M:%S %Z").to_string()
+}
+
+fn zoned(unix_ms: i64) -> Zoned {
+    Timestamp::from_millisecond(unix_ms).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(TimeZone::system())
 }
 
 /// A number of seconds in at most two units.

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use super::Shared;
 use crate::health::Counter;
+use crate::jobs::report;
 use crate::jobs::watch::Reporter;
 use crate::language::Language;
 use crate::{limits, threads};
@@ -155,10 +156,10 @@ fn answer(request: &str, shared: &Arc<Shared>) -> Result<Value, String> {
     let words: Vec<&str> = request.split_whitespace().collect();
     match words.as_slice() {
         ["status"] => serde_json::to_value(shared.status()).map_err(|error| error.to_string()),
-        ["report"] => Ok(report(shared, shared.config().language)),
+        ["report"] => Ok(present_report(shared, shared.config().language)),
         ["report", "send"] => send_report(shared),
         ["report", code] => match Language::of_code(code) {
-            Some(language) => Ok(report(shared, language)),
+            Some(language) => Ok(present_report(shared, language)),
             None => Err(unknown(request)),
         },
         ["save"] => {
@@ -177,14 +178,15 @@ fn unknown(request: &str) -> String {
     format!("unknown request {:?}; these are known: {}", request.trim(), known.join(", "))
 }
 
-fn report(shared: &Arc<Shared>, language: Language) -> Value {
+fn present_report(shared: &Arc<Shared>, language: Language) -> Value {
     let report = shared.reporter.report(shared.status(), language);
-    let eml = report.letter().message(&shared.config().mail, std::time::SystemTime::now());
+    let letter = report.letter();
+    let eml = letter.message(&shared.config().mail, std::time::SystemTime::now());
     let eml = eml.map(|message| String::from_utf8_lossy(&message.formatted()).into_owned());
     json!({
-        "subject": report.subject(),
-        "text": report.text(),
-        "html": report.page(),
+        "subject": letter.subject,
+        "text": letter.text,
+        "html": report::page(&letter),
         "eml": eml.as_ref().ok(),
         "eml_error": eml.as_ref().err().map(|error| error.describe(language)),
     })

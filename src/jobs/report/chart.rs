@@ -5,13 +5,11 @@ use std::error::Error;
 use std::ops::Range;
 use std::sync::Once;
 
-use jiff::tz::TimeZone;
-use jiff::{Timestamp, Zoned};
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint};
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
 
-use super::html;
+use super::{html, zoned};
 use crate::health::Sample;
 
 /// Twice as many pixels as a mail shows, for screens with fine ones.
@@ -97,6 +95,7 @@ macro_rules! mesh {
             .draw()?
     };
 }
+
 fn draw_users(area: &Area<'_>, bars: &[Sample], time: TimeAxis) -> Result<(), Box<dyn Error>> {
     let most = bars.iter().map(|bar| bar.users).max().unwrap_or(0);
     let mut chart = frame(area).build_cartesian_2d(time, 0..headroom(most))?;
@@ -148,10 +147,6 @@ fn colour(hex: &str) -> RGBColor {
 
 fn clock(unix_ms: i64) -> String {
     zoned(unix_ms).strftime("%H:%M").to_string()
-}
-
-fn zoned(unix_ms: i64) -> Zoned {
-    Timestamp::from_millisecond(unix_ms).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(TimeZone::system())
 }
 
 fn short(count: u64) -> String {

@@ -2,7 +2,7 @@
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::Report;
+use super::{Report, standing};
 use crate::health::size;
 use crate::language::Language;
 
@@ -12,8 +12,10 @@ pub(super) const BLUE: &str = "#2563eb";
 pub(super) const GREEN: &str = "#16a34a";
 pub(super) const ORANGE: &str = "#ea8a12";
 
-/// `image`: where the chart is.
-pub(super) fn render(report: &Report, image: Option<&str>) -> String {
+/// Where the chart is, if there is one: in the mail.
+pub(super) const IMAGE: &str = "cid:chart";
+
+pub(super) fn render(report: &Report, has_image: bool) -> String {
     let language = report.language;
     let findings = report.findings();
     let (colour, background) = if findings.is_empty() { ("#14532d", "#dcfce7") } else { ("#7c2d12", "#ffedd5") };
@@ -39,9 +41,9 @@ pub(super) fn render(report: &Report, image: Option<&str>) -> String {
                         }
                     }
                     (tiles(report))
-                    @if let Some(image) = image { (chart(language, image)) }
+                    @if has_image { (chart(language)) }
                     (heading(language.pick("Now", "当前状态")))
-                    (table(report.standing().into_iter()))
+                    (table(standing(&report.status, language).into_iter()))
                     @for group in report.counts.groups(language) {
                         (heading(group.title))
                         @let happened: Vec<_> = group.rows.iter().filter(|row| row.1 > 0).collect();
@@ -103,7 +105,7 @@ fn tiles(report: &Report) -> Markup {
     }
 }
 
-fn chart(language: Language, image: &str) -> Markup {
+fn chart(language: Language) -> Markup {
     let key = [
         (BLUE, language.pick("users", "在线用户")),
         (GREEN, language.pick("messages relayed live", "实时转发的消息")),
@@ -111,7 +113,7 @@ fn chart(language: Language, image: &str) -> Markup {
     ];
     html! {
         div style="padding:8px 20px 0" {
-            img src=(image) alt=(language.pick("users and messages over the period", "本期用户数与消息数")) style="display:block;width:100%;height:auto;border:0";
+            img src=(IMAGE) alt=(language.pick("users and messages over the period", "本期用户数与消息数")) style="display:block;width:100%;height:auto;border:0";
             div style="font-size:12px;color:#6b7280" {
                 @for (colour, what) in key {
                     span style="white-space:nowrap;margin-right:12px" { span style={ "color:" (colour) } { (PreEscaped("&#9632;")) } " " (what) }

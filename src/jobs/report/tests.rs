@@ -61,7 +61,7 @@ fn the_text_has_what_happened_and_how_the_server_stands() {
 #[test]
 fn the_page_escapes_what_it_is_given_and_fetches_nothing() {
     for language in [Language::English, Language::Chinese] {
-        let page = report(language).page();
+        let page = page(&report(language).letter());
         assert!(page.contains("chat&lt;1&gt;") && !page.contains("chat<1>"), "{page}");
         assert!(page.contains("1,234,567") && page.contains(language.pick("All well", "一切正常")), "{page}");
         assert!(!page.contains("http") && !page.contains("<script"), "{page}");

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use unicode_width::UnicodeWidthStr;
 
-use super::Report;
+use super::{Report, standing};
 use crate::language::say;
 
 pub(super) fn render(report: &Report) -> String {
@@ -13,7 +13,7 @@ pub(super) fn render(report: &Report) -> String {
     for finding in report.findings() {
         let _ = writeln!(text, "! {}\n  {}\n", finding.what(language), finding.remedy(language));
     }
-    let _ = writeln!(text, "{}\n{}", language.pick("Now", "当前状态"), table(&report.standing()));
+    let _ = writeln!(text, "{}\n{}", language.pick("Now", "当前状态"), table(&standing(&report.status, language)));
     for group in report.counts.groups(language) {
         let happened = group.rows.iter().filter(|row| row.1 > 0);
         let rows: Vec<_> = happened.map(|(what, count)| (*what, count.to_string())).collect();
