@@ -5,8 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// File name of the socket in the data directory.
-pub const SOCKET: &str = "ctl.sock";
+pub use crate::server::CTL_SOCKET as SOCKET;
 
 /// Sends `request`, a word without the line's end, to the server of `data` and returns the line that it answers, without its end.
 /// `None`: no server listens there.

@@ -38,6 +38,8 @@ pub struct Limit {
     pub value: u64,
     /// The connections that it allows, at least 1.
     pub connections: u64,
+    /// The threads that it allows, if it is one on threads.
+    pub threads: Option<u64>,
     /// How to raise it.
     pub remedy: &'static str,
 }
@@ -64,6 +66,11 @@ impl Capacity {
     pub fn bound_by(&self) -> String {
         format!("{} = {}", self.limits[0].name, self.limits[0].value)
     }
+
+    /// Threads that this process may have, by the lowest of the limits.
+    pub fn threads(&self) -> Option<u64> {
+        self.limits.iter().filter_map(|limit| limit.threads).min()
+    }
 }
 
 /// `max_connections`, unless it is 0: as many as fit.
@@ -72,6 +79,7 @@ fn configured_limit(connections: u64) -> Option<Limit> {
         name: "max_connections",
         value: connections,
         connections,
+        threads: None,
         remedy: "max_connections in the configuration; 0 = as many as the other limits allow",
     })
 }
@@ -79,11 +87,20 @@ fn configured_limit(connections: u64) -> Option<Limit> {
 /// The limits of this machine that can be read; the descriptor limit or the memory always can.
 fn machine_limits(writers: u64) -> Vec<Limit> {
     let descriptors = |value: u64| (value * 4 / 5).saturating_sub(OTHER_DESCRIPTORS).max(1);
-    let threads = |value: u64| (value * 4 / 5).saturating_sub(writers + OTHER_THREADS).max(1);
-    let mappings = |value: u64| threads(value / MAPPINGS_PER_THREAD);
+    let connections = |threads: u64| (threads * 4 / 5).saturating_sub(writers + OTHER_THREADS).max(1);
     let memory = |mebibytes: u64| (mebibytes / 2 * CONNECTIONS_PER_MEBIBYTE).max(1);
     let limit = |name, value: Option<u64>, connections: &dyn Fn(u64) -> u64, remedy| {
-        value.map(|value| Limit { name, value, connections: connections(value), remedy })
+        value.map(|value| Limit { name, value, connections: connections(value), threads: None, remedy })
+    };
+    let of_threads = |name, value: Option<u64>, of_one: u64, remedy| {
+        let threads = |value| value / of_one;
+        value.map(|value| Limit {
+            name,
+            value,
+            connections: connections(threads(value)),
+            threads: Some(threads(value)),
+            remedy,
+        })
     };
     [
         limit(
@@ -92,34 +109,34 @@ fn machine_limits(writers: u64) -> Vec<Limit> {
             &descriptors,
             "LimitNOFILE=NUMBER in the service's unit; in a shell, ulimit -n NUMBER before the start",
         ),
-        limit(
+        of_threads(
             "80 % of vm.max_map_count",
             number("/proc/sys/vm/max_map_count"),
-            &mappings,
+            MAPPINGS_PER_THREAD,
             "sysctl vm.max_map_count=NUMBER, a connection needs 4; vm.max_map_count=NUMBER in /etc/sysctl.d/chatserver.conf keeps it",
         ),
-        limit(
+        of_threads(
             "80 % of kernel.threads-max",
             number("/proc/sys/kernel/threads-max"),
-            &threads,
+            1,
             "sysctl kernel.threads-max=NUMBER; kernel.threads-max=NUMBER in /etc/sysctl.d/chatserver.conf keeps it",
         ),
-        limit(
+        of_threads(
             "80 % of kernel.pid_max",
             number("/proc/sys/kernel/pid_max"),
-            &threads,
+            1,
             "sysctl kernel.pid_max=NUMBER; kernel.pid_max=NUMBER in /etc/sysctl.d/chatserver.conf keeps it",
         ),
-        limit(
+        of_threads(
             "80 % of the user's process limit (ulimit -u, LimitNPROC=)",
             getrlimit(Resource::Nproc).current,
-            &threads,
+            1,
             "LimitNPROC=NUMBER in the service's unit; in a shell, ulimit -u NUMBER before the start",
         ),
-        limit(
+        of_threads(
             "80 % of the control group's pids.max (TasksMax=)",
             lowest_of_control_groups("pids", "pids.max", "pids.max"),
-            &threads,
+            1,
             "TasksMax=NUMBER in the service's unit",
         ),
         limit(
@@ -132,21 +149,6 @@ fn machine_limits(writers: u64) -> Vec<Limit> {
     .into_iter()
     .flatten()
     .collect()
-}
-
-/// Threads that this process may have, by the lowest of the limits that can be read.
-pub fn thread_limit() -> Option<u64> {
-    let mappings = number("/proc/sys/vm/max_map_count").map(|mappings| mappings / MAPPINGS_PER_THREAD);
-    [
-        mappings,
-        number("/proc/sys/kernel/threads-max"),
-        number("/proc/sys/kernel/pid_max"),
-        getrlimit(Resource::Nproc).current,
-        lowest_of_control_groups("pids", "pids.max", "pids.max"),
-    ]
-    .into_iter()
-    .flatten()
-    .min()
 }
 
 /// Raises RLIMIT_NOFILE to its hard limit and gives it; `None` = unlimited.
@@ -199,7 +201,7 @@ mod tests {
     use super::*;
 
     fn limit(name: &'static str, value: u64, connections: u64) -> Limit {
-        Limit { name, value, connections, remedy: "" }
+        Limit { name, value, connections, threads: None, remedy: "" }
     }
 
     #[test]

@@ -48,6 +48,7 @@ use capacity::Capacity;
 use control::Control;
 use writer::Writers;
 
+pub use control::SOCKET as CTL_SOCKET;
 pub use custom::{Call, HandlerError, Handlers, RegisterError, ReplyError};
 
 /// Why a server did not start: what, where, and how to mend it.
@@ -273,7 +274,7 @@ impl Server {
             reporter: Reporter::new(started_at, Post::new(&config.data, &limits::MAIL_PAUSES)),
             address,
             started_at,
-            thread_limit: capacity::thread_limit(),
+            thread_limit: capacity.threads(),
             is_stopping: AtomicBool::new(false),
             stop_deadline: Mutex::new(None),
             stopped: Condvar::new(),
