@@ -160,9 +160,15 @@ impl Connection {
     /// # Errors
     /// As [`Connect::login`].
     pub fn login(mut self, name: &str) -> Result<Client, ClientError> {
-        self.write_message(&Message::ClientLogin { name, version: VERSION, time: unix_time() })?;
+        self.write_message(&Message::ClientLogin {
+            name,
+            version: VERSION,
+            time: unix_time(),
+            level: None,
+            last_seq: None,
+        })?;
         let answer = self.read_message(self.timeout(), |message| match message {
-            Message::ServerAcceptLogin(LoginAnswer { login: true, tips, time }) => Ok((tips.to_owned(), time)),
+            Message::ServerAcceptLogin(LoginAnswer { login: true, tips, time, .. }) => Ok((tips.to_owned(), time)),
             Message::ServerAcceptLogin(LoginAnswer { tips, .. }) => Err(ClientError::Refused { tips: tips.to_owned() }),
             other => Err(unexpected(&other)),
         })?;

@@ -278,6 +278,10 @@ fn unexpected(message: &Message<'_>) -> ClientError {
     match message {
         Message::ServerAcceptLogin(_) => ClientError::Unexpected { kind: PacketType::ServerAcceptLogin },
         Message::Chat(_) => ClientError::Unexpected { kind: PacketType::C2CTextChat },
+        Message::ServerReceipt(_) | Message::ServerNotice { .. } | Message::ServerPong { .. } => {
+            ClientError::Unexpected { kind: message.packet_type() }
+        }
+        Message::ClientAck { .. } => ProtocolError::WrongDirection { kind: 102 }.into(),
         Message::ClientLogin { .. } => ProtocolError::WrongDirection { kind: 1 }.into(),
         Message::ClientLogout { .. } => ProtocolError::WrongDirection { kind: 3 }.into(),
         Message::ClientPing { .. } => ProtocolError::WrongDirection { kind: 4 }.into(),

@@ -50,7 +50,7 @@ impl Sender {
     /// Puts a text with a time of the caller's choice, Unix seconds, into the batch.
     pub fn queue_at(&mut self, to: &str, text: &str, time: i64) {
         let name = Arc::clone(&self.name);
-        self.queue_message(&Message::Chat(Chat { from: &name, to, text, time }));
+        self.queue_message(&Message::Chat(Chat { from: &name, to, text, time, ..Chat::default() }));
     }
 
     /// Puts any message into the batch, one from a forged sender included: for tests.

@@ -44,7 +44,7 @@ impl Peer {
     }
 
     fn chat(&self, text: &str) -> Vec<u8> {
-        self.encoded(&Message::Chat(Chat { from: "bob", to: "alice", text, time: 7 }))
+        self.encoded(&Message::Chat(Chat { from: "bob", to: "alice", text, time: 7, ..Chat::default() }))
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -54,7 +54,8 @@ impl Peer {
     /// Takes the login and answers it.
     fn answer(&mut self, login: bool, tips: &str) {
         assert!(self.message().unwrap().starts_with("ClientLogin { name: \"alice\""));
-        let answer = self.encoded(&Message::ServerAcceptLogin(LoginAnswer { login, tips, time: 42 }));
+        let answer =
+            self.encoded(&Message::ServerAcceptLogin(LoginAnswer { login, tips, time: 42, ..LoginAnswer::default() }));
         self.write(&answer);
     }
 }

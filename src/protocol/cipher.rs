@@ -62,15 +62,41 @@ impl Cipher {
     /// # Panics
     /// If `from` is past the end of `buf`.
     pub fn seal(&self, buf: &mut Vec<u8>, from: usize) {
+        self.seal_after(&self.iv, buf, from);
+    }
+
+    /// As `seal`, where `before` is the block before.
+    fn seal_after(&self, before: &Iv, buf: &mut Vec<u8>, from: usize) {
         let plain_bytes = buf.len() - from;
         let padding_bytes = BLOCK_BYTES - plain_bytes % BLOCK_BYTES;
         buf.resize(buf.len() + padding_bytes, 0);
         let body = &mut buf[from..];
         match &self.schedule {
-            Schedule::Aes128(key) => encrypt(key, &self.iv, body, plain_bytes),
-            Schedule::Aes192(key) => encrypt(key, &self.iv, body, plain_bytes),
-            Schedule::Aes256(key) => encrypt(key, &self.iv, body, plain_bytes),
+            Schedule::Aes128(key) => encrypt(key, before, body, plain_bytes),
+            Schedule::Aes192(key) => encrypt(key, before, body, plain_bytes),
+            Schedule::Aes256(key) => encrypt(key, before, body, plain_bytes),
         }
+    }
+
+    /// Appends to `out` the body that `seal` makes of the plaintext of `body` followed by `more`. Only the last block of `body` is opened.
+    ///
+    /// # Panics
+    /// If `body` was not sealed with this key.
+    pub fn extend(&self, body: &[u8], more: &[u8], out: &mut Vec<u8>) {
+        let (kept, last) = body.split_last_chunk::<BLOCK_BYTES>().expect("a sealed body has a block");
+        let before = kept.last_chunk().unwrap_or(&self.iv);
+        let mut plain = [0; BLOCK_BYTES];
+        let opened = match &self.schedule {
+            Schedule::Aes128(key) => decrypt(key, before, last, &mut plain),
+            Schedule::Aes192(key) => decrypt(key, before, last, &mut plain),
+            Schedule::Aes256(key) => decrypt(key, before, last, &mut plain),
+        };
+        let rest = opened.expect("a sealed body ends with its padding");
+        out.extend_from_slice(kept);
+        let from = out.len();
+        out.extend_from_slice(rest);
+        out.extend_from_slice(more);
+        self.seal_after(before, out, from);
     }
 
     /// Decrypts `body` into `scratch` (cleared first) and gives the plaintext without its padding. `scratch` grows to

@@ -12,6 +12,7 @@
 
 use prost::encoding::{self, DecodeContext, WireType, decode_key, encode_key, encode_varint, skip_field};
 
+use super::level2::{Granted, NoticeCode, Reason, Receipt, Status};
 use super::{Cipher, Frame, HEADER_BYTES, ProtocolError};
 
 #[cfg(test)]
@@ -26,7 +27,7 @@ mod pb {
     include!(concat!(env!("OUT_DIR"), "/pb.rs"));
 }
 
-/// The packet types of level 1.
+/// The packet types: up to 5 of level 1, from 101 on of level 2.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum PacketType {
@@ -40,13 +41,21 @@ pub enum PacketType {
     ClientPing = 4,
     /// Both ways.
     C2CTextChat = 5,
+    /// Server to client, level 2.
+    ServerReceipt = 101,
+    /// Client to server, level 2.
+    ClientAck = 102,
+    /// Server to client, level 2.
+    ServerNotice = 103,
+    /// Server to client, level 2.
+    ServerPong = 104,
 }
 
 impl PacketType {
     /// From the number on the wire.
     ///
     /// # Errors
-    /// `UnknownType`: 0, 6 and above. End the connection.
+    /// `UnknownType`: any other number. End the connection.
     pub fn parse(kind: u32) -> Result<PacketType, ProtocolError> {
         match kind {
             1 => Ok(PacketType::ClientLogin),
@@ -54,6 +63,10 @@ impl PacketType {
             3 => Ok(PacketType::ClientLogout),
             4 => Ok(PacketType::ClientPing),
             5 => Ok(PacketType::C2CTextChat),
+            101 => Ok(PacketType::ServerReceipt),
+            102 => Ok(PacketType::ClientAck),
+            103 => Ok(PacketType::ServerNotice),
+            104 => Ok(PacketType::ServerPong),
             _ => Err(ProtocolError::UnknownType { kind }),
         }
     }
@@ -71,12 +84,16 @@ impl PacketType {
             PacketType::ClientLogout => "PK_ClientLogout",
             PacketType::ClientPing => "PK_ClientPing",
             PacketType::C2CTextChat => "PK_C2CTextChat",
+            PacketType::ServerReceipt => "PK_ServerReceipt",
+            PacketType::ClientAck => "PK_ClientAck",
+            PacketType::ServerNotice => "PK_ServerNotice",
+            PacketType::ServerPong => "PK_ServerPong",
         }
     }
 }
 
-/// A chat message, borrowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A chat message, borrowed. The default is an empty one without level 2's fields.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Chat<'a> {
     /// The sender's name.
     pub from: &'a str,
@@ -86,10 +103,14 @@ pub struct Chat<'a> {
     pub text: &'a str,
     /// The sender's clock, Unix seconds.
     pub time: i64,
+    /// Level 2: the sender's own number for it.
+    pub msg_id: Option<u64>,
+    /// Level 2: its place among the recipient's messages, set by the server.
+    pub seq: Option<u64>,
 }
 
-/// The answer to a login.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The answer to a login. The default is a refusal without words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LoginAnswer<'a> {
     /// Whether the user is in.
     pub login: bool,
@@ -97,9 +118,11 @@ pub struct LoginAnswer<'a> {
     pub tips: &'a str,
     /// The server's clock, Unix seconds.
     pub time: i64,
+    /// Level 2: that it is granted, and what the client should know. `None`: level 1.
+    pub granted: Option<Granted>,
 }
 
-/// A message of level 1.
+/// A message of any packet type.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Message<'a> {
     /// A client asks to be let in.
@@ -110,6 +133,10 @@ pub enum Message<'a> {
         version: f32,
         /// The client's clock, Unix seconds.
         time: i64,
+        /// The highest level that the client speaks; `None` = 1.
+        level: Option<u32>,
+        /// Level 2: the highest `seq` that the client has taken in, ever.
+        last_seq: Option<u64>,
     },
     /// The server's answer.
     ServerAcceptLogin(LoginAnswer<'a>),
@@ -129,6 +156,25 @@ pub enum Message<'a> {
     },
     /// A text from one user to another.
     Chat(Chat<'a>),
+    /// What became of messages.
+    ServerReceipt(Receipt<'a>),
+    /// A client has taken in everything up to a `seq`.
+    ClientAck {
+        /// Inclusive.
+        seq: u64,
+    },
+    /// Why the server is about to close, or what it corrected.
+    ServerNotice {
+        /// Which.
+        code: NoticeCode,
+        /// For a person to read.
+        text: &'a str,
+    },
+    /// The answer to a ping.
+    ServerPong {
+        /// The ping's own time.
+        time: i64,
+    },
 }
 
 /// A decoded packet.
@@ -136,8 +182,8 @@ pub enum Message<'a> {
 pub struct Decoded<'a> {
     /// What it says.
     pub message: Message<'a>,
-    /// The body holds exactly the fields of level 1, once each, in their order and in protobuf's shortest form: it may
-    /// be forwarded as it was received. Of a chat message this says that `Message::encode` would write the same packet;
+    /// The body holds exactly the required fields, at level 1 all there are, once each, in their order and in protobuf's
+    /// shortest form: it may be forwarded as it was received. Of a chat message this says that `Message::encode` would write the same packet;
     /// so no peer can make the server forward an encoding that a strict reader chokes on.
     pub exact: bool,
 }
@@ -152,6 +198,10 @@ pub struct Decoder {
     logout: Noted<pb::PbClientLogout>,
     ping: Noted<pb::PbClientPing>,
     chat: Noted<pb::PbC2cTextChat>,
+    receipt: Noted<pb::PbServerReceipt>,
+    ack: Noted<pb::PbClientAck>,
+    notice: Noted<pb::PbServerNotice>,
+    pong: Noted<pb::PbServerPong>,
 }
 
 impl Decoder {
@@ -164,29 +214,54 @@ impl Decoder {
         let plain = cipher.open(frame.body(), &mut self.plain)?;
         let (message, exact) = match kind {
             PacketType::ClientLogin => {
-                let (m, exact) = self.login.read(plain, 3)?;
-                (Message::ClientLogin { name: &m.uuid, version: m.version, time: m.timestamp }, exact)
+                let (m, exact) = self.login.read(plain, 3, 6)?;
+                let (name, version, time) = (&m.uuid, m.version, m.timestamp);
+                (Message::ClientLogin { name, version, time, level: m.level, last_seq: m.last_seq }, exact)
             }
             PacketType::ServerAcceptLogin => {
-                let (m, exact) = self.answer.read(plain, 3)?;
-                let answer = LoginAnswer { login: m.login, tips: &m.tips_msg, time: m.timestamp };
+                let (m, exact) = self.answer.read(plain, 3, 7)?;
+                let granted = m.level.filter(|level| *level >= 2).map(|level| Granted {
+                    level,
+                    read_timeout_secs: m.read_timeout_secs(),
+                    max_packet_bytes: m.max_packet_bytes(),
+                    last_msg_id: m.last_msg_id(),
+                });
+                let answer = LoginAnswer { login: m.login, tips: &m.tips_msg, time: m.timestamp, granted };
                 (Message::ServerAcceptLogin(answer), exact)
             }
             PacketType::ClientLogout => {
-                let (m, exact) = self.logout.read(plain, 2)?;
+                let (m, exact) = self.logout.read(plain, 2, 2)?;
                 (Message::ClientLogout { logout: m.logout, time: m.timestamp }, exact)
             }
             PacketType::ClientPing => {
-                let (m, exact) = self.ping.read(plain, 2)?;
+                let (m, exact) = self.ping.read(plain, 2, 2)?;
                 (Message::ClientPing { ping: m.ping, time: m.timestamp }, exact)
             }
             PacketType::C2CTextChat => {
-                if let Some(chat) = exact_chat(plain) {
-                    return Ok(Decoded { message: Message::Chat(chat), exact: true });
+                if let Some(chat) = canonical_chat(plain) {
+                    let exact = chat.msg_id.is_none() && chat.seq.is_none();
+                    return Ok(Decoded { message: Message::Chat(chat), exact });
                 }
-                let (m, exact) = self.chat.read(plain, 4)?;
-                let chat = Chat { from: &m.from_uuid, to: &m.to_uuid, text: &m.text_msg, time: m.timestamp };
-                (Message::Chat(chat), exact)
+                let (m, exact) = self.chat.read(plain, 4, 6)?;
+                (Message::Chat(m.into()), exact)
+            }
+            PacketType::ServerReceipt => {
+                let (m, exact) = self.receipt.read(plain, 2, 4)?;
+                let status = u32::try_from(m.status).ok().and_then(Status::parse).ok_or(ProtocolError::BadBody)?;
+                let reason = m.reason.map(|reason| Reason::from(reason as u32));
+                (Message::ServerReceipt(Receipt { msg_ids: &m.msg_id, status, reason, text: m.text.as_deref() }), exact)
+            }
+            PacketType::ClientAck => {
+                let (m, exact) = self.ack.read(plain, 1, 1)?;
+                (Message::ClientAck { seq: m.seq }, exact)
+            }
+            PacketType::ServerNotice => {
+                let (m, exact) = self.notice.read(plain, 2, 2)?;
+                (Message::ServerNotice { code: NoticeCode::from(m.code as u32), text: &m.text }, exact)
+            }
+            PacketType::ServerPong => {
+                let (m, exact) = self.pong.read(plain, 1, 1)?;
+                (Message::ServerPong { time: m.timestamp }, exact)
             }
         };
         Ok(Decoded { message, exact })
@@ -211,14 +286,33 @@ impl Decoder {
 
 /// The short way for what nearly every packet is: a chat message in the form that encoders write, borrowed from where it lies. `None` says
 /// nothing about the message, only that the long way must be taken; a test holds the two against each other.
-fn exact_chat(plain: &[u8]) -> Option<Chat<'_>> {
+fn canonical_chat(plain: &[u8]) -> Option<Chat<'_>> {
     let mut rest = plain;
     let (from, to, text) = (text_field(1, &mut rest)?, text_field(2, &mut rest)?, text_field(3, &mut rest)?);
-    let time = match shortest_varint(&mut rest)? == u64::from(4 << 3 | WireType::Varint as u32) {
-        true => shortest_varint(&mut rest)? as i64,
-        false => return None,
-    };
-    rest.is_empty().then_some(Chat { from, to, text, time })
+    let time = number_field(4, &mut rest)?? as i64;
+    let (msg_id, seq) = (number_field(5, &mut rest)?, number_field(6, &mut rest)?);
+    rest.is_empty().then_some(Chat { from, to, text, time, msg_id, seq })
+}
+
+/// `Some(None)`: the next field is another one, or there is none.
+fn number_field(number: u32, rest: &mut &[u8]) -> Option<Option<u64>> {
+    if rest.is_empty() {
+        return Some(None);
+    }
+    let mut behind = *rest;
+    if shortest_varint(&mut behind)? != u64::from(number << 3 | WireType::Varint as u32) {
+        return Some(None);
+    }
+    let value = shortest_varint(&mut behind)?;
+    *rest = behind;
+    Some(Some(value))
+}
+
+impl<'a> From<&'a pb::PbC2cTextChat> for Chat<'a> {
+    fn from(m: &'a pb::PbC2cTextChat) -> Chat<'a> {
+        let (from, to, text) = (&m.from_uuid, &m.to_uuid, &m.text_msg);
+        Chat { from, to, text, time: m.timestamp, msg_id: m.msg_id, seq: m.seq }
+    }
 }
 
 fn text_field<'a>(number: u32, rest: &mut &'a [u8]) -> Option<&'a str> {
@@ -253,15 +347,15 @@ struct Noted<M> {
 }
 
 impl<M: prost::Message> Noted<M> {
-    /// Reads a message whose fields are 1 to `required`, all of which must be there; also says whether it is `exact`
+    /// Reads a message whose fields are 1 to `known`, of which 1 to `required` must be there; also says whether it is `exact`
     /// (see `Decoded`).
-    fn read(&mut self, plain: &[u8], required: u32) -> Result<(&M, bool), ProtocolError> {
+    fn read(&mut self, plain: &[u8], required: u32, known: u32) -> Result<(&M, bool), ProtocolError> {
         self.clear();
         let mut rest = plain;
         while !rest.is_empty() {
             let (number, wire_type) = decode_key(&mut rest).map_err(bad_body)?;
             self.note(number);
-            if wire_type == WireType::StartGroup && number > required {
+            if wire_type == WireType::StartGroup && number > known {
                 skip_group(number, &mut rest)?;
             } else {
                 self.message.merge_field(number, wire_type, &mut rest, DecodeContext::default()).map_err(bad_body)?;
@@ -327,6 +421,10 @@ impl Message<'_> {
             Message::ClientLogout { .. } => PacketType::ClientLogout,
             Message::ClientPing { .. } => PacketType::ClientPing,
             Message::Chat(_) => PacketType::C2CTextChat,
+            Message::ServerReceipt(_) => PacketType::ServerReceipt,
+            Message::ClientAck { .. } => PacketType::ClientAck,
+            Message::ServerNotice { .. } => PacketType::ServerNotice,
+            Message::ServerPong { .. } => PacketType::ServerPong,
         }
     }
 
@@ -345,14 +443,18 @@ impl Message<'_> {
 
     /// At least what `encode` appends, and little more.
     fn packet_bytes_bound(&self) -> usize {
-        // Keys, lengths, numbers of the longest message: 3 × (1 + 5) + 1 + 10 bytes; a whole block of padding.
-        const FIXED: usize = HEADER_BYTES + 29 + 16;
+        // Keys, lengths, numbers of the longest message: 3 × (1 + 5) + 3 × (1 + 10) bytes; a whole block of padding.
+        const FIXED: usize = HEADER_BYTES + 51 + 16;
         FIXED
             + match self {
                 Message::ClientLogin { name, .. } => name.len(),
                 Message::ServerAcceptLogin(answer) => answer.tips.len(),
                 Message::ClientLogout { .. } | Message::ClientPing { .. } => 0,
+                Message::ClientAck { .. } | Message::ServerPong { .. } => 0,
                 Message::Chat(chat) => chat.from.len() + chat.to.len() + chat.text.len(),
+                // A number below 2^53 takes 8 bytes.
+                Message::ServerReceipt(receipt) => receipt.msg_ids.len() * 8 + receipt.text.map_or(0, str::len),
+                Message::ServerNotice { text, .. } => text.len(),
             }
     }
 
@@ -360,26 +462,50 @@ impl Message<'_> {
     /// the strings first.
     fn put_fields(&self, out: &mut Vec<u8>) {
         match *self {
-            Message::ClientLogin { name, version, time } => {
+            Message::ClientLogin { name, version, time, level, last_seq } => {
                 put_str(1, name, out);
                 encoding::float::encode(2, &version, out);
                 encoding::int64::encode(3, &time, out);
+                put_optional(4, level.map(u64::from), out);
+                put_optional(6, last_seq, out);
             }
-            Message::ServerAcceptLogin(LoginAnswer { login, tips, time }) => {
+            Message::ServerAcceptLogin(LoginAnswer { login, tips, time, granted }) => {
                 encoding::bool::encode(1, &login, out);
                 put_str(2, tips, out);
                 encoding::int64::encode(3, &time, out);
+                if let Some(granted) = granted {
+                    encoding::uint32::encode(4, &granted.level, out);
+                    encoding::uint32::encode(5, &granted.read_timeout_secs, out);
+                    encoding::uint32::encode(6, &granted.max_packet_bytes, out);
+                    encoding::uint64::encode(7, &granted.last_msg_id, out);
+                }
             }
             Message::ClientLogout { logout: flag, time } | Message::ClientPing { ping: flag, time } => {
                 encoding::bool::encode(1, &flag, out);
                 encoding::int64::encode(2, &time, out);
             }
-            Message::Chat(Chat { from, to, text, time }) => {
+            Message::Chat(Chat { from, to, text, time, msg_id, seq }) => {
                 put_str(1, from, out);
                 put_str(2, to, out);
                 put_str(3, text, out);
                 encoding::int64::encode(4, &time, out);
+                put_optional(5, msg_id, out);
+                put_optional(6, seq, out);
             }
+            Message::ServerReceipt(Receipt { msg_ids, status, reason, text }) => {
+                encoding::uint64::encode_packed(1, msg_ids, out);
+                encoding::uint64::encode(2, &(status as u64), out);
+                put_optional(3, reason.map(|reason| u32::from(reason).into()), out);
+                if let Some(text) = text {
+                    put_str(4, text, out);
+                }
+            }
+            Message::ClientAck { seq } => encoding::uint64::encode(1, &seq, out),
+            Message::ServerNotice { code, text } => {
+                encoding::uint32::encode(1, &code.into(), out);
+                put_str(2, text, out);
+            }
+            Message::ServerPong { time } => encoding::int64::encode(1, &time, out),
         }
     }
 }
@@ -396,6 +522,28 @@ pub fn encode_packet(kind: u32, body: &[u8], cipher: &Cipher, out: &mut Vec<u8>)
         out.extend_from_slice(body);
         cipher.seal(out, from);
     });
+}
+
+/// Makes the packet that a level-2 recipient gets out of the one that a level-1 recipient gets, and appends it to `out`.
+///
+/// Fields 5 and 6 come after the others, and in CBC a block depends on those before it alone: all blocks but the last stay as they are.
+pub fn encode_numbered(packet: &[u8], msg_id: Option<u64>, seq: u64, cipher: &Cipher, out: &mut Vec<u8>) {
+    // Two keys and two varints of up to 10 bytes.
+    let mut fields = [0; 22];
+    let mut rest = &mut fields[..];
+    put_optional(5, msg_id, &mut rest);
+    put_optional(6, Some(seq), &mut rest);
+    let length = 22 - rest.len();
+    out.reserve(packet.len() + 32);
+    Frame::write(PacketType::C2CTextChat as u32, out, |out| {
+        cipher.extend(&packet[HEADER_BYTES..], &fields[..length], out);
+    });
+}
+
+fn put_optional(tag: u32, value: Option<u64>, out: &mut impl prost::bytes::BufMut) {
+    if let Some(value) = value {
+        encoding::uint64::encode(tag, &value, out);
+    }
 }
 
 fn put_str(tag: u32, value: &str, out: &mut Vec<u8>) {

@@ -1,7 +1,7 @@
 //! The wire, and nothing else: bytes in, meaning out, and back.
 //!
 //! A connection's bytes become packets in `frame`, a packet's body becomes plaintext in `cipher`, the plaintext becomes
-//! a message in `message`. `name` says what a user may be called, `error` what a peer can do wrong.
+//! a message in `message`; `level2` has the words of level 2. `name` says what a user may be called, `error` what a peer can do wrong.
 //!
 //! This room is pure. Nothing in here knows a socket, a file, a thread, a lock, a clock or the log; keys and times are
 //! arguments. So all of it can be tested with byte strings alone, and used by a server and a client alike.
@@ -11,6 +11,7 @@
 mod cipher;
 mod error;
 mod frame;
+mod level2;
 mod message;
 mod name;
 #[cfg(test)]
@@ -19,5 +20,6 @@ mod tests;
 pub use cipher::{Cipher, KeyError, PUBLISHED_KEY};
 pub use error::ProtocolError;
 pub use frame::{Frame, HEADER_BYTES, MIN_PACKET_BYTES};
-pub use message::{Chat, Decoded, Decoder, LoginAnswer, Message, PacketType, encode_packet};
+pub use level2::{Granted, MAX_NUMBER, NoticeCode, Reason, Receipt, Status};
+pub use message::{Chat, Decoded, Decoder, LoginAnswer, Message, PacketType, encode_numbered, encode_packet};
 pub use name::{MAX_NAME_BYTES, NameError, UserName};

@@ -22,6 +22,7 @@ fn legal(kind: u32, handlers: &Handlers) -> Result<Legal, ProtocolError> {
         Ok(PacketType::ClientLogout) => Ok(Legal::AfterLogin),
         Ok(PacketType::ClientPing) => Ok(Legal::AfterLogin),
         Ok(PacketType::C2CTextChat) => Ok(Legal::AfterLogin),
+        Ok(_) => Err(ProtocolError::UnknownType { kind }),
         Err(_) if handlers.find(kind).is_some() => Ok(Legal::AfterLogin),
         Err(unknown) => Err(unknown),
     }
@@ -53,7 +54,7 @@ pub fn dispatch(peer: &mut Peer, decoder: &mut Decoder, shared: &Shared, frame: 
         Message::ClientLogout { .. } => logout::handle_logout(),
         Message::ClientPing { .. } => ping::handle_ping(),
         Message::Chat(chat) => chat::handle_chat(peer, chat, decoded.exact.then_some(frame.packet)),
-        Message::ServerAcceptLogin(_) => Flow::End(ProtocolError::WrongDirection { kind: frame.kind }.into()),
+        _ => Flow::End(ProtocolError::WrongDirection { kind: frame.kind }.into()),
     }
 }
 

@@ -170,8 +170,13 @@ impl Rows {
         self.packets.clear();
         self.ends.clear();
         for row in &rows {
-            let chat =
-                Chat { from: &row.sender, to: session.name.as_written(), text: &row.text, time: row.client_time };
+            let chat = Chat {
+                from: &row.sender,
+                to: session.name.as_written(),
+                text: &row.text,
+                time: row.client_time,
+                ..Chat::default()
+            };
             Message::Chat(chat).encode(&shared.cipher, &mut self.packets);
             self.ends.push((self.packets.len(), row.seq));
         }

@@ -65,7 +65,7 @@ pub fn log_in(address: SocketAddr, name: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).expect("connects");
     stream.set_nodelay(true).expect("a socket");
     let mut login = Vec::new();
-    Message::ClientLogin { name, version: 1.0, time: 0 }.encode(&cipher(), &mut login);
+    Message::ClientLogin { name, version: 1.0, time: 0, level: None, last_seq: None }.encode(&cipher(), &mut login);
     stream.write_all(&login).expect("writes");
     read_packet(&mut stream);
     stream
@@ -83,7 +83,7 @@ pub fn read_packet(stream: &mut TcpStream) -> usize {
 /// A sealed message.
 pub fn message(from: &str, to: &str, text: &str) -> Vec<u8> {
     let mut packet = Vec::new();
-    Message::Chat(Chat { from, to, text, time: 1_700_000_000 }).encode(&cipher(), &mut packet);
+    Message::Chat(Chat { from, to, text, time: 1_700_000_000, ..Chat::default() }).encode(&cipher(), &mut packet);
     packet
 }
 

@@ -46,7 +46,12 @@ fn always() -> Vec<(String, Vec<u8>, Expect)> {
     for kind in std::iter::once(0).chain(6..=21).chain([22, 100, 101, 102, 103, 104, 105, 1 << 31, u32::MAX]) {
         case(&format!("type {kind}"), sealed(kind, b""), Close("unknown packet type"));
     }
-    let answer = packet(&Message::ServerAcceptLogin(LoginAnswer { login: true, tips: "welcome", time: 7 }));
+    let answer = packet(&Message::ServerAcceptLogin(LoginAnswer {
+        login: true,
+        tips: "welcome",
+        time: 7,
+        ..LoginAnswer::default()
+    }));
     case("a server's packet", answer, Close("packet type 2 is the server's to send"));
     for (protocol, greeting) in [
         ("HTTP", &b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"[..]),
@@ -286,6 +291,6 @@ fn an_opened_packet_is_judged_by_its_meaning_alone() {
     let text = [string(1, b"ann"), string(2, b"bob"), string(3, b"hello"), vec![4 << 3, 0x87, 0x00]].concat();
     ann.connection().write_raw(&sealed(4, &[integer(1, 2), integer(2, 7)].concat())).unwrap();
     ann.connection().write_raw(&sealed(5, &text)).unwrap();
-    let expected = packet(&Message::Chat(Chat { from: "ann", to: "bob", text: "hello", time: 7 }));
+    let expected = packet(&Message::Chat(Chat { from: "ann", to: "bob", text: "hello", time: 7, ..Chat::default() }));
     assert_eq!(bob.connection().read_packet(PATIENCE).unwrap().unwrap().bytes, expected);
 }

@@ -37,7 +37,7 @@ fn a_recipient_gets_exactly_the_four_fields_of_level_1() {
     let server = Server::start_default();
     let (mut ann, mut bob) = (server.login("ann"), server.login("bob"));
     let fields = [wire::string(1, b"ann"), wire::string(2, b"bob"), wire::string(3, b"hello"), wire::integer(4, 7)];
-    let plain = packet(&Message::Chat(Chat { from: "ann", to: "bob", text: "hello", time: 7 }));
+    let plain = packet(&Message::Chat(Chat { from: "ann", to: "bob", text: "hello", time: 7, ..Chat::default() }));
     for others in [
         [fields.concat(), wire::integer(5, 1), wire::integer(6, 2)].concat(), // level 2's fields, which nobody granted
         [fields.concat(), wire::string(15, b"unknown")].concat(),

@@ -175,7 +175,7 @@ fn a_packet_that_comes_byte_by_byte_is_cut_at_its_deadline() {
     let mut pair = Pair::of(&server, "healthy", "happy");
     let mut bob = server.login("bob");
     let text = "a".repeat(1000);
-    let chat = Chat { from: "bob", to: "happy", text: &text, time: 0 };
+    let chat = Chat { from: "bob", to: "happy", text: &text, time: 0, ..Chat::default() };
     let slow = packet(&Message::Chat(chat));
     let begun = Instant::now();
     let mut socket = bob.connection().stream();

@@ -91,7 +91,7 @@ pub fn until_acknowledged(client: &TcpStream) {
 
 /// Bytes of a message's packet.
 pub fn packet_bytes(from: &str, to: &str, text: &str) -> u64 {
-    packet(&Message::Chat(Chat { from, to, text, time: unix_time() })).len() as u64
+    packet(&Message::Chat(Chat { from, to, text, time: unix_time(), ..Chat::default() })).len() as u64
 }
 
 /// Unix seconds, now: all times of a test have encodings of the same length.

@@ -52,7 +52,7 @@ fn varint(mut value: u64) -> Vec<u8> {
 
 /// A login packet.
 pub fn login(name: &str) -> Vec<u8> {
-    packet(&Message::ClientLogin { name, version: 1.0, time: 1_400_000_000 })
+    packet(&Message::ClientLogin { name, version: 1.0, time: 1_400_000_000, level: None, last_seq: None })
 }
 
 /// A logout packet.
@@ -63,7 +63,7 @@ pub fn logout() -> Vec<u8> {
 /// A chat packet.
 pub fn chat(from: &str, to: &str, text: &str) -> Vec<u8> {
     use chatserver::protocol::Chat;
-    packet(&Message::Chat(Chat { from, to, text, time: 1_400_000_000 }))
+    packet(&Message::Chat(Chat { from, to, text, time: 1_400_000_000, ..Chat::default() }))
 }
 
 /// The packets of a stream, each whole.

@@ -8,6 +8,7 @@ use proptest::sample::Index;
 use prost::Message as ProstMessage;
 
 use super::*;
+use crate::protocol::MAX_NUMBER;
 use crate::protocol::tests::{MAX, cipher, encoded, packet};
 
 /// Numbers of the top-level fields of a message that prost reads.
@@ -22,9 +23,13 @@ fn field_numbers(mut plain: &[u8]) -> Vec<u32> {
 }
 
 /// `Noted` and prost judge these bytes alike, but for required fields; and `exact` means what it says.
-fn check_agreement<M: ProstMessage + Default + PartialEq>(plain: &[u8], required: u32) -> Result<(), TestCaseError> {
+fn check_agreement<M: ProstMessage + Default + PartialEq>(
+    plain: &[u8],
+    required: u32,
+    known: u32,
+) -> Result<(), TestCaseError> {
     let mut noted = Noted::<M>::default();
-    let ours = noted.read(plain, required);
+    let ours = noted.read(plain, required, known);
     let Ok(theirs) = M::decode(plain) else {
         prop_assert!(ours.is_err(), "prost refuses {plain:x?}");
         return Ok(());
@@ -45,20 +50,24 @@ fn check_agreement<M: ProstMessage + Default + PartialEq>(plain: &[u8], required
 }
 
 fn check_all_messages(plain: &[u8]) -> Result<(), TestCaseError> {
-    check_agreement::<pb::PbClientLogin>(plain, 3)?;
-    check_agreement::<pb::PbServerAcceptLogin>(plain, 3)?;
-    check_agreement::<pb::PbClientLogout>(plain, 2)?;
-    check_agreement::<pb::PbClientPing>(plain, 2)?;
-    check_agreement::<pb::PbC2cTextChat>(plain, 4)?;
+    check_agreement::<pb::PbClientLogin>(plain, 3, 6)?;
+    check_agreement::<pb::PbServerAcceptLogin>(plain, 3, 7)?;
+    check_agreement::<pb::PbClientLogout>(plain, 2, 2)?;
+    check_agreement::<pb::PbClientPing>(plain, 2, 2)?;
+    check_agreement::<pb::PbC2cTextChat>(plain, 4, 6)?;
+    check_agreement::<pb::PbServerReceipt>(plain, 2, 4)?;
+    check_agreement::<pb::PbClientAck>(plain, 1, 1)?;
+    check_agreement::<pb::PbServerNotice>(plain, 2, 2)?;
+    check_agreement::<pb::PbServerPong>(plain, 1, 1)?;
     check_short_way(plain)
 }
 
-/// The short way is open to exact messages and to no others, and leads to the same place.
+/// The short way is open to messages as an encoder writes them and to no others, and leads to the same place.
 fn check_short_way(plain: &[u8]) -> Result<(), TestCaseError> {
     let mut noted = Noted::<pb::PbC2cTextChat>::default();
-    let exact = noted.read(plain, 4).ok().filter(|(_, exact)| *exact).map(|(m, _)| m);
-    let expected = exact.map(|m| Chat { from: &m.from_uuid, to: &m.to_uuid, text: &m.text_msg, time: m.timestamp });
-    prop_assert_eq!(exact_chat(plain), expected);
+    let read = noted.read(plain, 4, 6).ok().map(|(m, _)| m.clone());
+    let canonical = read.filter(|m| noted.ascending && noted.last <= 6 && m.encoded_len() == plain.len());
+    prop_assert_eq!(canonical_chat(plain), canonical.as_ref().map(Chat::from));
     Ok(())
 }
 
@@ -105,10 +114,11 @@ fn any_field() -> impl Strategy<Value = Vec<u8>> {
     (0_u8..16, 0_u8..8, any_value()).prop_map(|(number, wire_type, value)| field(number, wire_type, &value))
 }
 
-/// The required fields of one of the messages, in order, with values of their types.
+/// The fields of one of the messages, in order, with values of their types; of some the optional ones too.
 fn right_fields() -> impl Strategy<Value = Vec<Vec<u8>>> {
-    const WIRE_TYPES: [&[u8]; 4] = [&[2, 5, 0], &[0, 2, 0], &[0, 0], &[2, 2, 2, 0]];
-    (proptest::sample::select(&WIRE_TYPES[..]), vec(any_value(), 4)).prop_map(|(wire_types, values)| {
+    const WIRE_TYPES: [&[u8]; 6] =
+        [&[2, 5, 0], &[0, 2, 0], &[0, 0], &[2, 2, 2, 0], &[2, 2, 2, 0, 0, 0], &[0, 2, 0, 0, 0, 0, 0]];
+    (proptest::sample::select(&WIRE_TYPES[..]), vec(any_value(), 7)).prop_map(|(wire_types, values)| {
         (1..)
             .zip(wire_types)
             .zip(&values)
@@ -170,7 +180,9 @@ proptest! {
         let frame = Frame::parse(&received, MAX).unwrap().unwrap();
         let mut decoder = Decoder::default();
         if let Ok(decoded) = decoder.decode(&cipher(), frame) {
-            prop_assert_eq!(decoded.exact, encoded(&decoded.message) == received);
+            let Message::Chat(chat) = decoded.message else { unreachable!("type 5") };
+            let level_1 = Message::Chat(Chat { msg_id: None, seq: None, ..chat });
+            prop_assert_eq!(decoded.exact, encoded(&level_1) == received);
         }
     }
 }
@@ -180,7 +192,7 @@ fn the_last_of_a_repeated_field_counts() {
     let received = packet(5, b"\x0a\x01A\x12\x01B\x1a\x05first\x20\x01\x1a\x04last\x0a\x01C\x20\x02");
     let frame = Frame::parse(&received, MAX).unwrap().unwrap();
     let mut decoder = Decoder::default();
-    let message = Message::Chat(Chat { from: "C", to: "B", text: "last", time: 2 });
+    let message = Message::Chat(Chat { from: "C", to: "B", text: "last", time: 2, ..Chat::default() });
     assert_eq!(decoder.decode(&cipher(), frame), Ok(Decoded { message, exact: false }));
 }
 
@@ -195,7 +207,7 @@ fn numbers_in_a_longer_form_are_read_but_not_exact() {
     for plain in cases {
         let received = packet(5, plain);
         let frame = Frame::parse(&received, MAX).unwrap().unwrap();
-        let message = Message::Chat(Chat { from: "A", to: "B", text: "hi", time: 1 });
+        let message = Message::Chat(Chat { from: "A", to: "B", text: "hi", time: 1, ..Chat::default() });
         assert_eq!(decoder.decode(&cipher(), frame), Ok(Decoded { message, exact: false }), "{plain:x?}");
     }
 }
@@ -211,7 +223,7 @@ fn agrees_with_prost_on_how_deep_groups_may_nest() {
     for depth in [1, 2, 50, 98, 99, 100, 101, 102, 200] {
         for inside in [&b""[..], b"\x08\x01", b"\x0a\x02hi", b"\x7c", b"\x74", b"\x08"] {
             let plain = [&chat[..], &nested_groups(depth, inside)].concat();
-            check_agreement::<pb::PbC2cTextChat>(&plain, 4).unwrap();
+            check_agreement::<pb::PbC2cTextChat>(&plain, 4, 6).unwrap();
         }
     }
 }
@@ -241,7 +253,12 @@ fn nested_groups_do_not_overflow_a_small_stack() {
 #[test]
 fn shrinking_gives_back_what_a_long_message_took() {
     let text = "x".repeat(50_000);
-    let received = encoded(&Message::ServerAcceptLogin(LoginAnswer { login: true, tips: &text, time: 1 }));
+    let received = encoded(&Message::ServerAcceptLogin(LoginAnswer {
+        login: true,
+        tips: &text,
+        time: 1,
+        ..LoginAnswer::default()
+    }));
     let frame = Frame::parse(&received, MAX).unwrap().unwrap();
     let mut decoder = Decoder::default();
     decoder.decode(&cipher(), frame).unwrap();
@@ -254,9 +271,37 @@ fn shrinking_gives_back_what_a_long_message_took() {
 
 #[test]
 fn types_have_their_numbers_and_names() {
-    let names = ["PK_ClientLogin", "PK_ServerAcceptLogin", "PK_ClientLogout", "PK_ClientPing", "PK_C2CTextChat"];
-    for (kind, name) in (1..).zip(names) {
+    let level_1 = ["PK_ClientLogin", "PK_ServerAcceptLogin", "PK_ClientLogout", "PK_ClientPing", "PK_C2CTextChat"];
+    let level_2 = ["PK_ServerReceipt", "PK_ClientAck", "PK_ServerNotice", "PK_ServerPong"];
+    for (kind, name) in (1..).zip(level_1).chain((101..).zip(level_2)) {
         let parsed = PacketType::parse(kind).unwrap();
         assert_eq!((parsed as u32, parsed.name()), (kind, name));
     }
+}
+
+proptest! {
+    /// What is made of the level-1 packet is what would have been written from the start.
+    #[test]
+    fn a_numbered_packet_is_the_one_we_would_write(text in "\\PC{0,40}", msg_id in proptest::option::of(1..=MAX_NUMBER), seq in 1..=MAX_NUMBER) {
+        let chat = Chat { from: "ann", to: "bob", text: &text, time: 7, ..Chat::default() };
+        let mut numbered = Vec::new();
+        encode_numbered(&encoded(&Message::Chat(chat)), msg_id, seq, &cipher(), &mut numbered);
+        prop_assert_eq!(numbered, encoded(&Message::Chat(Chat { msg_id, seq: Some(seq), ..chat })));
+    }
+}
+
+/// Numbers that this version does not know are passed on; a status that it does not know says nothing.
+#[test]
+fn words_of_a_later_version_end_nothing() {
+    let notice = packet(103, b"\x08\x63\x12\x02hi");
+    let receipt = packet(101, b"\x0a\x01\x07\x10\x03\x18\x63");
+    let unknown_status = packet(101, b"\x0a\x01\x07\x10\x09");
+    let mut decoder = Decoder::default();
+    let mut decode = |packet: &[u8]| {
+        let frame = Frame::parse(packet, MAX).unwrap().unwrap();
+        decoder.decode(&cipher(), frame).map(|decoded| format!("{:?}", decoded.message))
+    };
+    assert_eq!(decode(&notice).unwrap(), "ServerNotice { code: Other(99), text: \"hi\" }");
+    assert!(decode(&receipt).unwrap().contains("[7], status: Refused, reason: Some(Other(99)), text: None"));
+    assert_eq!(decode(&unknown_status), Err(ProtocolError::BadBody));
 }

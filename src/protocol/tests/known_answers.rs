@@ -52,16 +52,19 @@ impl Vector {
         match self.r#type {
             1 => {
                 let version = self.fields["version"].as_f64().unwrap() as f32;
-                Message::ClientLogin { name: self.text("uuid"), version, time }
+                Message::ClientLogin { name: self.text("uuid"), version, time, level: None, last_seq: None }
             }
-            2 => {
-                Message::ServerAcceptLogin(LoginAnswer { login: self.flag("login"), tips: self.text("tips_msg"), time })
-            }
+            2 => Message::ServerAcceptLogin(LoginAnswer {
+                login: self.flag("login"),
+                tips: self.text("tips_msg"),
+                time,
+                granted: None,
+            }),
             3 => Message::ClientLogout { logout: self.flag("logout"), time },
             4 => Message::ClientPing { ping: self.flag("ping"), time },
             5 => {
                 let (from, to, text) = (self.text("from_uuid"), self.text("to_uuid"), self.text("text_msg"));
-                Message::Chat(Chat { from, to, text, time })
+                Message::Chat(Chat { from, to, text, time, ..Chat::default() })
             }
             other => panic!("a vector of type {other}"),
         }

@@ -229,10 +229,8 @@ fn another_key_is_a_bad_body() {
 }
 
 #[test]
-fn every_type_that_level_1_does_not_have_is_unknown() {
-    let reserved = 6..=21;
-    let level_2 = 101..=104;
-    for kind in reserved.chain(level_2).chain([0, 22, 100, 105, 0x0100_0000, u32::MAX]) {
+fn every_type_that_the_protocol_does_not_have_is_unknown() {
+    for kind in (6..=21).chain([0, 22, 100, 105, 0x0100_0000, u32::MAX]) {
         assert_eq!(outcome(&packet(kind, b"")), Err(UnknownType { kind }));
     }
 }
@@ -259,7 +257,7 @@ fn what_an_error_leaves_behind_does_not_show_in_the_next_message() {
     let missing = packet(5, b"\x0a\x01A\x20\x01");
     let frame = Frame::parse(&missing, MAX).unwrap().unwrap();
     assert_eq!(decoder.decode(&cipher, frame), Err(BadBody));
-    let empty = Message::Chat(Chat { from: "", to: "", text: "", time: 0 });
+    let empty = Message::Chat(Chat { from: "", to: "", text: "", time: 0, ..Chat::default() });
     let good = encoded(&empty);
     let frame = Frame::parse(&good, MAX).unwrap().unwrap();
     assert_eq!(decoder.decode(&cipher, frame), Ok(Decoded { message: empty, exact: true }));

@@ -8,35 +8,82 @@ use super::*;
 /// A message that owns its strings, as a test needs it.
 #[derive(Debug, Clone)]
 enum Owned {
-    Login(String, f32, i64),
-    Answer(bool, String, i64),
+    Login(String, f32, i64, Option<u32>, Option<u64>),
+    Answer(bool, String, i64, Option<Granted>),
     Logout(bool, i64),
     Ping(bool, i64),
-    Chat(String, String, String, i64),
+    Chat(String, String, String, i64, Option<u64>, Option<u64>),
+    Receipt(Vec<u64>, u32, Option<u32>, Option<String>),
+    Ack(u64),
+    Notice(u32, String),
+    Pong(i64),
 }
 
 impl Owned {
+    /// No field but the required ones: at level 1 there are no others.
+    fn is_exact(&self) -> bool {
+        match self {
+            Owned::Login(.., level, last_seq) => level.is_none() && last_seq.is_none(),
+            Owned::Answer(.., granted) => granted.is_none(),
+            Owned::Chat(.., msg_id, seq) => msg_id.is_none() && seq.is_none(),
+            Owned::Receipt(.., reason, text) => reason.is_none() && text.is_none(),
+            Owned::Logout(..) | Owned::Ping(..) | Owned::Ack(_) | Owned::Notice(..) | Owned::Pong(_) => true,
+        }
+    }
+
     fn message(&self) -> Message<'_> {
         match self {
-            Owned::Login(name, version, time) => Message::ClientLogin { name, version: *version, time: *time },
-            Owned::Answer(login, tips, time) => {
-                Message::ServerAcceptLogin(LoginAnswer { login: *login, tips, time: *time })
+            Owned::Login(name, version, time, level, last_seq) => {
+                Message::ClientLogin { name, version: *version, time: *time, level: *level, last_seq: *last_seq }
+            }
+            Owned::Answer(login, tips, time, granted) => {
+                Message::ServerAcceptLogin(LoginAnswer { login: *login, tips, time: *time, granted: *granted })
             }
             Owned::Logout(logout, time) => Message::ClientLogout { logout: *logout, time: *time },
             Owned::Ping(ping, time) => Message::ClientPing { ping: *ping, time: *time },
-            Owned::Chat(from, to, text, time) => Message::Chat(Chat { from, to, text, time: *time }),
+            Owned::Chat(from, to, text, time, msg_id, seq) => {
+                Message::Chat(Chat { from, to, text, time: *time, msg_id: *msg_id, seq: *seq })
+            }
+            Owned::Receipt(msg_ids, status, reason, text) => Message::ServerReceipt(Receipt {
+                msg_ids,
+                status: Status::parse(*status).unwrap(),
+                reason: reason.map(Reason::from),
+                text: text.as_deref(),
+            }),
+            Owned::Ack(seq) => Message::ClientAck { seq: *seq },
+            Owned::Notice(code, text) => Message::ServerNotice { code: NoticeCode::from(*code), text },
+            Owned::Pong(time) => Message::ServerPong { time: *time },
         }
     }
 }
 
+fn granted() -> impl Strategy<Value = Granted> {
+    (2..9_u32, any::<u32>(), any::<u32>(), any::<u64>()).prop_map(
+        |(level, read_timeout_secs, max_packet_bytes, last_msg_id)| Granted {
+            level,
+            read_timeout_secs,
+            max_packet_bytes,
+            last_msg_id,
+        },
+    )
+}
+
 fn message() -> impl Strategy<Value = Owned> {
+    use proptest::option::of;
     let text = || any::<String>();
     prop_oneof![
-        (text(), proptest::num::f32::ANY, any::<i64>()).prop_map(|(a, b, c)| Owned::Login(a, b, c)),
-        (any::<bool>(), text(), any::<i64>()).prop_map(|(a, b, c)| Owned::Answer(a, b, c)),
+        (text(), proptest::num::f32::ANY, any::<i64>(), of(any::<u32>()), of(any::<u64>()))
+            .prop_map(|(a, b, c, d, e)| Owned::Login(a, b, c, d, e)),
+        (any::<bool>(), text(), any::<i64>(), of(granted())).prop_map(|(a, b, c, d)| Owned::Answer(a, b, c, d)),
         (any::<bool>(), any::<i64>()).prop_map(|(a, b)| Owned::Logout(a, b)),
         (any::<bool>(), any::<i64>()).prop_map(|(a, b)| Owned::Ping(a, b)),
-        (text(), text(), text(), any::<i64>()).prop_map(|(a, b, c, d)| Owned::Chat(a, b, c, d)),
+        (text(), text(), text(), any::<i64>(), of(any::<u64>()), of(any::<u64>()))
+            .prop_map(|(a, b, c, d, e, f)| Owned::Chat(a, b, c, d, e, f)),
+        (vec(any::<u64>(), 1..9), 1..4_u32, of(0..20_u32), of(text()))
+            .prop_map(|(a, b, c, d)| Owned::Receipt(a, b, c, d)),
+        any::<u64>().prop_map(Owned::Ack),
+        (0..20_u32, text()).prop_map(|(a, b)| Owned::Notice(a, b)),
+        any::<i64>().prop_map(Owned::Pong),
     ]
 }
 
@@ -50,11 +97,12 @@ fn stream(messages: &[Owned]) -> Vec<u8> {
 
 /// Any bytes, half of them with a plausible header, so that the body is reached.
 fn hostile() -> impl Strategy<Value = Vec<u8>> {
-    let with_header = (0_u32..8, 1_usize..6, vec(any::<u8>(), 96)).prop_map(|(kind, blocks, bytes)| {
-        let mut packet = Vec::new();
-        Frame::write(kind, &mut packet, |out| out.extend_from_slice(&bytes[..blocks * 16]));
-        packet
-    });
+    let with_header =
+        (prop_oneof![0_u32..8, 100_u32..106], 1_usize..6, vec(any::<u8>(), 96)).prop_map(|(kind, blocks, bytes)| {
+            let mut packet = Vec::new();
+            Frame::write(kind, &mut packet, |out| out.extend_from_slice(&bytes[..blocks * 16]));
+            packet
+        });
     prop_oneof![vec(any::<u8>(), 0..200), with_header]
 }
 
@@ -101,8 +149,8 @@ proptest! {
         let stream = stream(&messages);
         for (frame, message) in frames(&stream).into_iter().zip(&messages) {
             let decoded = decoder.decode(&cipher, frame).unwrap();
-            prop_assert!(decoded.exact);
-            if !matches!(message, Owned::Login(_, version, _) if version.is_nan()) {
+            prop_assert_eq!(decoded.exact, message.is_exact());
+            if !matches!(message, Owned::Login(_, version, ..) if version.is_nan()) {
                 prop_assert_eq!(decoded.message, message.message());
             }
             decoded.message.encode(&cipher, &mut again);

@@ -110,6 +110,7 @@ fn refuse(peer: &Peer, tips: &str) {
 fn answer(peer: &Peer, login: bool, tips: &str) -> Vec<u8> {
     let mut packet = Vec::new();
     let time = peer.now.unix_ms.div_euclid(1000);
-    Message::ServerAcceptLogin(LoginAnswer { login, tips, time }).encode(&peer.shared.cipher, &mut packet);
+    Message::ServerAcceptLogin(LoginAnswer { login, tips, time, granted: None })
+        .encode(&peer.shared.cipher, &mut packet);
     packet
 }
