@@ -16,8 +16,8 @@ use crate::storage::{Export, StorageError, Waiting};
 /// Print the messages that wait
 ///
 /// User by user, each user's in the order in which they will be delivered. A line is "TIME FROM to TO: TEXT" with the sender's time in UTC and control
-/// characters escaped; with --json it is an object {from, to, text, time, seq, accepted_at}: time in Unix seconds by the sender's clock, accepted_at in Unix
-/// milliseconds by the server's.
+/// characters escaped; with --json it is an object {from, to, text, time, seq, accepted_at, msg_id}: time in Unix seconds by the sender's clock, accepted_at
+/// in Unix milliseconds by the server's, msg_id the sender's own number for it, absent where it gave none.
 ///
 /// It reads the database and changes nothing, also beside a running server; what that server holds in memory only (messages of the last second) is not in
 /// it yet.
@@ -98,6 +98,8 @@ struct JsonLine<'a> {
     time: i64,
     seq: u64,
     accepted_at: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    msg_id: Option<u64>,
 }
 
 fn print(out: &mut impl Write, waiting: &Waiting, json: bool) -> io::Result<()> {
@@ -106,7 +108,7 @@ fn print(out: &mut impl Write, waiting: &Waiting, json: bool) -> io::Result<()> 
     if json {
         serde_json::to_writer(
             &mut *out,
-            &JsonLine { from, to, text, time, seq: row.seq, accepted_at: row.accepted_at },
+            &JsonLine { from, to, text, time, seq: row.seq, accepted_at: row.accepted_at, msg_id: row.msg_id },
         )?;
         out.write_all(b"\n")
     } else {
@@ -127,16 +129,19 @@ mod tests {
             text: "你好\n\"\x1b[2J".into(),
             client_time: 1_407_938_400,
             accepted_at: 1_407_938_400_123,
+            msg_id: None,
         };
-        let waiting = Waiting { to: "[38121920]--> 7".into(), row };
-        let printed = |json| {
+        let mut waiting = Waiting { to: "[38121920]--> 7".into(), row };
+        let printed = |waiting: &Waiting, json| {
             let mut out = Vec::new();
-            print(&mut out, &waiting, json).unwrap();
+            print(&mut out, waiting, json).unwrap();
             String::from_utf8(out).unwrap()
         };
-        assert_eq!(printed(false), "2014-08-13T14:00:00Z 小红 to [38121920]--> 7: 你好\\n\"\\u{1b}[2J\n");
+        assert_eq!(printed(&waiting, false), "2014-08-13T14:00:00Z 小红 to [38121920]--> 7: 你好\\n\"\\u{1b}[2J\n");
         let json = "{\"from\":\"小红\",\"to\":\"[38121920]--> 7\",\"text\":\"你好\\n\\\"\\u001b[2J\",\
                     \"time\":1407938400,\"seq\":7,\"accepted_at\":1407938400123}\n";
-        assert_eq!(printed(true), json);
+        assert_eq!(printed(&waiting, true), json);
+        waiting.row.msg_id = Some(41);
+        assert_eq!(printed(&waiting, true), json.replace('}', ",\"msg_id\":41}"));
     }
 }

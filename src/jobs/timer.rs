@@ -240,6 +240,7 @@ impl Timer<'_> {
                 .zip(&list.messages)
                 .map(|(start, message)| self.insert(&list.packets[start..message.end], message))
                 .collect(),
+            senders: Vec::new(),
             deletes: deletes
                 .map(|part| Delete { recipient: part.mailbox.key().clone(), seq: part.collected.deleted_upto })
                 .collect(),
@@ -260,6 +261,7 @@ impl Timer<'_> {
             text: chat.text.into(),
             client_time: chat.time,
             accepted_at: message.accepted_at,
+            msg_id: None,
         };
         Insert { recipient: message.recipient.clone(), row }
     }

@@ -11,30 +11,35 @@ use super::set_aside::Refused;
 use super::{Backlog, Delete, Expired, Insert, Row, StorageError};
 
 // A batch whose commit was durable although an error was reported is given again: the rows that are there already are left alone.
-const INSERT: &str = "INSERT INTO messages (recipient, seq, sender, text, client_time, accepted_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (recipient, seq) DO NOTHING";
+const INSERT: &str = "INSERT INTO messages (recipient, seq, sender, text, client_time, accepted_at, msg_id)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (recipient, seq) DO NOTHING";
 
-const SAME: &str = "SELECT (sender, text, client_time, accepted_at) = (?3, ?4, ?5, ?6) FROM messages WHERE recipient = ?1 AND seq = ?2";
+const SAME: &str = "SELECT (sender, text, client_time, accepted_at) = (?3, ?4, ?5, ?6) AND msg_id IS ?7
+    FROM messages WHERE recipient = ?1 AND seq = ?2";
 
-const DELETE: &str = "DELETE FROM messages WHERE recipient = ?1 AND seq <= ?2 RETURNING length(CAST(text AS BLOB))";
+// What comes back is copied: no name where nobody asks for it.
+const DELETE: &str = "DELETE FROM messages WHERE recipient = ?1 AND seq <= ?2
+    RETURNING length(CAST(text AS BLOB)), msg_id, iif(msg_id IS NULL, NULL, sender)";
 
 const EXPIRE: &str = "DELETE FROM messages WHERE rowid IN
     (SELECT rowid FROM messages WHERE accepted_at < ?1 ORDER BY accepted_at, rowid LIMIT ?2)
     RETURNING recipient, length(CAST(text AS BLOB))";
 
-const READ: &str = "SELECT seq, sender, text, client_time, accepted_at FROM messages
+const READ: &str = "SELECT seq, sender, text, client_time, accepted_at, msg_id FROM messages
     WHERE recipient = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4";
 
-const BACKLOG: &str = "SELECT messages, bytes, (SELECT ifnull(max(seq), 0) FROM messages WHERE recipient = ?1) FROM backlog WHERE recipient = ?1";
+// Two queries inside: one for both ends would go through all that is between them.
+const BACKLOG: &str = "SELECT messages, bytes, (SELECT ifnull(min(seq), 0) FROM messages WHERE recipient = ?1),
+    (SELECT ifnull(max(seq), 0) FROM messages WHERE recipient = ?1) FROM backlog WHERE recipient = ?1";
 
-const TOTAL: &str = "SELECT ifnull(sum(messages), 0), ifnull(sum(bytes), 0), 0 FROM backlog";
+const TOTAL: &str = "SELECT ifnull(sum(messages), 0), ifnull(sum(bytes), 0), 0, 0 FROM backlog";
 
 /// A number of ours as SQLite's. Above 2⁶³ − 1 there is nothing, and nothing can be put there.
-fn clamped(number: u64) -> i64 {
+pub(super) fn clamped(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn bad_row(reason: &'static str) -> rusqlite::Error {
+pub(super) fn bad_row(reason: &'static str) -> rusqlite::Error {
     rusqlite::Error::ToSqlConversionFailure(reason.into())
 }
 
@@ -71,37 +76,56 @@ pub(super) fn insert(transaction: &Transaction, inserts: &[Insert]) -> Result<Ve
 fn insert_one(transaction: &Transaction, statement: &mut CachedStatement, insert: &Insert) -> rusqlite::Result<()> {
     let row = &insert.row;
     let seq = i64::try_from(row.seq).map_err(|_| bad_row("its seq is too large"))?;
-    let values = params![&*insert.recipient, seq, row.sender, row.text, row.client_time, row.accepted_at];
+    let msg_id = row.msg_id.map(i64::try_from).transpose().map_err(|_| bad_row("its msg_id is too large"))?;
+    let values = params![&*insert.recipient, seq, row.sender, row.text, row.client_time, row.accepted_at, msg_id];
     if statement.execute(values)? == 1 || transaction.prepare_cached(SAME)?.query_row(values, |row| row.get(0))? {
         return Ok(());
     }
     Err(bad_row("another message has its seq"))
 }
 
-/// Removes what is acknowledged; for each of `deletes`, rows and text bytes.
-pub(super) fn delete(transaction: &Transaction, deletes: &[Delete]) -> Result<Vec<(u64, u64)>, StorageError> {
+/// What a batch's deletes removed.
+#[derive(Default)]
+pub(super) struct Deleted {
+    /// For each of them, rows and text bytes.
+    pub(super) counts: Vec<(u64, u64)>,
+    /// Of the rows that had a number: the sender's name as written, and the number.
+    pub(super) numbered: Vec<(String, u64)>,
+}
+
+/// Removes what is acknowledged.
+pub(super) fn delete(transaction: &Transaction, deletes: &[Delete]) -> Result<Deleted, StorageError> {
     let mut statement = transaction.prepare_cached(DELETE)?;
-    let mut removed = Vec::with_capacity(deletes.len());
+    let mut deleted = Deleted::default();
     for delete in deletes {
-        let counted = unless_machine(transaction, delete_one(&mut statement, delete))?;
-        removed.push(counted.unwrap_or_else(|error| {
+        let numbered = deleted.numbered.len();
+        let counted = unless_machine(transaction, delete_one(&mut statement, delete, &mut deleted.numbered))?;
+        deleted.counts.push(counted.unwrap_or_else(|error| {
             log::error!(
                 "messages to {:?} up to seq {} cannot be deleted and may be delivered again: {error}",
                 delete.recipient,
                 delete.seq
             );
+            deleted.numbered.truncate(numbered);
             (0, 0)
         }));
     }
-    Ok(removed)
+    Ok(deleted)
 }
 
-fn delete_one(statement: &mut CachedStatement, delete: &Delete) -> rusqlite::Result<(u64, u64)> {
+fn delete_one(
+    statement: &mut CachedStatement,
+    delete: &Delete,
+    numbered: &mut Vec<(String, u64)>,
+) -> rusqlite::Result<(u64, u64)> {
     let mut removed = (0, 0);
     let mut rows = statement.query(params![&*delete.recipient, clamped(delete.seq)])?;
     while let Some(row) = rows.next()? {
         removed.0 += 1;
         removed.1 += count(row, 0)?;
+        if let Some(msg_id) = msg_id(row, 1)? {
+            numbered.push((text(row, 2)?, msg_id));
+        }
     }
     Ok(removed)
 }
@@ -155,7 +179,13 @@ fn message(row: &rusqlite::Row) -> rusqlite::Result<Row> {
         text: text(row, 2)?,
         client_time: row.get(3)?,
         accepted_at: row.get(4)?,
+        msg_id: msg_id(row, 5)?,
     })
+}
+
+/// What somebody wrote by hand that is no number of a message is none.
+fn msg_id(row: &rusqlite::Row, column: usize) -> rusqlite::Result<Option<u64>> {
+    Ok(row.get::<_, Option<i64>>(column)?.and_then(|number| u64::try_from(number).ok()))
 }
 
 pub(super) fn backlog(connection: &Connection, recipient: &str) -> rusqlite::Result<Backlog> {
@@ -172,7 +202,7 @@ pub(super) fn oldest_at(connection: &Connection) -> rusqlite::Result<Option<i64>
 }
 
 fn counts(row: &rusqlite::Row) -> rusqlite::Result<Backlog> {
-    Ok(Backlog { messages: count(row, 0)?, bytes: count(row, 1)?, last_seq: count(row, 2)? })
+    Ok(Backlog { messages: count(row, 0)?, bytes: count(row, 1)?, first_seq: count(row, 2)?, last_seq: count(row, 3)? })
 }
 
 /// A column that is never negative.

@@ -8,7 +8,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StorageError;
 
 /// Entry 0 makes schema 1 out of an empty file.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("schema_2.sql")];
 
 /// The schema that this program reads and writes.
 pub(super) const KNOWN: i64 = MIGRATIONS.len() as i64;

@@ -1,6 +1,7 @@
-//! The server's disk: one SQLite file, and the only SQL of the project. It stores what waits for absent users, who was ever here, and
-//! the floor under all future seqs; it must not know sockets, sessions, windows, or the time. `schema.sql` says what a person finds
-//! in the file. Read <https://sqlite.org/wal.html> first, then ARCHITECTURE.md on who calls this.
+//! The server's disk: one SQLite file, and the only SQL of the project. It stores what waits for absent users, who was ever here, which
+//! numbers level-2 senders have given to their messages (`senders.rs`), and the floor under all future seqs; it must not know sockets,
+//! sessions, windows, or the time. `schema.sql` and `schema_2.sql` say what a person finds in the file. Read
+//! <https://sqlite.org/wal.html> first, then ARCHITECTURE.md on who calls this.
 //!
 //! One connection writes (a save is one transaction, durable when `Ok` comes back), a few others read (`readers.rs`). What an error
 //! means and who is at fault is in `error.rs`; a message that the database refuses for its content goes to `set_aside.rs`.
@@ -25,6 +26,7 @@ mod migrations;
 mod property_tests;
 mod readers;
 mod replacement;
+mod senders;
 mod set_aside;
 #[cfg(test)]
 mod tests;
@@ -33,6 +35,7 @@ mod users;
 pub use backup::{Copied, backup, restore};
 pub use error::StorageError;
 pub use export::{Export, Waiting};
+pub use senders::{SenderState, SenderUpdate, SentBlock, SentId};
 pub use users::{UserLine, users};
 
 use readers::Readers;
@@ -52,6 +55,9 @@ const LOG_BYTES: i64 = 16 * 1024 * 1024;
 /// Pages in the write-ahead log from which a commit also moves them into the database file: 4 MiB.
 const CHECKPOINT_PAGES: i64 = 1000;
 
+/// Prepared statements kept by the writing connection: all of them.
+const STATEMENTS: usize = 32;
+
 /// The database of one server. Safe from any thread; every call may wait for the disk, so none is made with a lock held.
 pub struct Storage {
     dir: PathBuf,
@@ -59,6 +65,9 @@ pub struct Storage {
     connection: Mutex<Option<Connection>>,
     readers: Readers,
     used: AtomicU64,
+    /// The sender after which the next expiry goes on.
+    // lock: storage.expired_upto, a leaf, held for no longer than a copy
+    expired_upto: Mutex<String>,
 }
 
 /// What waits for one user.
@@ -68,7 +77,9 @@ pub struct Backlog {
     pub messages: u64,
     /// Bytes of their texts.
     pub bytes: u64,
-    /// The highest `seq` on disk, 0 = none. Each user has an own series: 0 also where it is all users together.
+    /// The lowest `seq` on disk, 0 = none.
+    pub first_seq: u64,
+    /// The highest `seq` on disk, 0 = none. Each user has an own series: both are 0 also where it is all users together.
     pub last_seq: u64,
 }
 
@@ -85,6 +96,8 @@ pub struct Row {
     pub client_time: i64,
     /// Our clock at acceptance, Unix milliseconds.
     pub accepted_at: i64,
+    /// The sender's own number for it.
+    pub msg_id: Option<u64>,
 }
 
 /// A message to be stored.
@@ -116,12 +129,14 @@ pub struct Seen {
     pub at: i64,
 }
 
-/// One transaction's work: inserts, then deletes, then users, then the floor.
+/// One transaction's work: inserts, then senders, then deletes, then users, then the floor.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// In order; at most `limits::SAVE_ROWS`.
     pub inserts: Vec<Insert>,
-    /// After the inserts.
+    /// Numbers of messages, in the same transaction as the messages that they were given to; each sender once.
+    pub senders: Vec<SenderUpdate>,
+    /// After the inserts and the senders.
     pub deletes: Vec<Delete>,
     /// Registrations and last-seen times.
     pub seen: Vec<Seen>,
@@ -136,6 +151,11 @@ pub struct Saved {
     pub set_aside: Vec<usize>,
     /// For each of `deletes`, the rows and text bytes that it removed.
     pub deleted: Vec<(u64, u64)>,
+    /// The removed rows that had a number, which is marked as delivered on disk: the sender's name as written, and `msg_id`.
+    pub delivered: Vec<(String, u64)>,
+    /// Indices into `senders` of those whose numbers the database refused: they were logged, and part of them may not be on disk,
+    /// though the messages are. Give them again with a later batch.
+    pub senders_failed: Vec<usize>,
 }
 
 /// Rows removed for their age.
@@ -160,11 +180,18 @@ impl Storage {
         let mut connection =
             Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
         migrations::version(&connection, &path)?;
         configure(&connection, &path)?;
         migrations::migrate(&mut connection, &path)?;
         let used = AtomicU64::new(used_bytes(&connection)?);
-        Ok(Storage { dir: dir.to_owned(), connection: Mutex::new(Some(connection)), readers: Readers::new(path), used })
+        Ok(Storage {
+            dir: dir.to_owned(),
+            connection: Mutex::new(Some(connection)),
+            readers: Readers::new(path),
+            used,
+            expired_upto: Mutex::default(),
+        })
     }
 
     /// The stored floor: every new seq must be above it.
@@ -176,6 +203,12 @@ impl Storage {
     pub fn backlog(&self, recipient: &str) -> Result<Backlog, StorageError> {
         let recipient = recipient.to_owned();
         self.readers.read(move |connection| messages::backlog(connection, &recipient))
+    }
+
+    /// What is remembered of the level-2 sender `key` (`UserName::key`), from one moment.
+    pub fn sender(&self, key: &str) -> Result<SenderState, StorageError> {
+        let key = key.to_owned();
+        self.readers.read(move |connection| senders::read(connection, &key))
     }
 
     /// What waits for everybody. The cost grows with the users for whom something waits, not with the messages.
@@ -206,7 +239,9 @@ impl Storage {
         let connection = guard.as_mut().ok_or(StorageError::Closed)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let refused = messages::insert(&transaction, &batch.inserts)?;
+        let senders_failed = senders::update(&transaction, &batch.senders)?;
         let deleted = messages::delete(&transaction, &batch.deletes)?;
+        senders::mark_delivered(&transaction, &deleted.numbered)?;
         users::seen(&transaction, &batch.seen)?;
         if let Some(floor) = batch.seq_floor {
             users::raise_seq_floor(&transaction, floor)?;
@@ -215,16 +250,26 @@ impl Storage {
         self.commit(transaction).inspect_err(|_| aside.undo())?;
         drop(guard);
         set_aside::report(batch, &refused);
-        Ok(Saved { set_aside: refused.iter().map(|refused| refused.index).collect(), deleted })
+        Ok(Saved {
+            set_aside: refused.iter().map(|refused| refused.index).collect(),
+            deleted: deleted.counts,
+            delivered: deleted.numbered,
+            senders_failed,
+        })
     }
 
-    /// Removes at most `max_rows` rows accepted before `before` (Unix ms), the oldest first.
+    /// Removes at most `max_rows` rows accepted before `before` (Unix ms), the oldest first. Also has level-2 senders forgotten that used no
+    /// number since then, some at each call: their numbers so far become too old to be recognised. A sender in memory is not asked;
+    /// its next update counts.
     pub fn expire(&self, before: i64, max_rows: usize) -> Result<Vec<Expired>, StorageError> {
         let mut guard = self.connection.lock();
         let connection = guard.as_mut().ok_or(StorageError::Closed)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let expired = messages::expire(&transaction, before, max_rows)?;
+        let after = self.expired_upto.lock().clone();
+        let after = senders::expire(&transaction, &after, before, max_rows)?;
         self.commit(transaction)?;
+        *self.expired_upto.lock() = after;
         Ok(expired)
     }
 

@@ -39,6 +39,7 @@ fn sizes<'a>(rows: impl Iterator<Item = (&'a (String, u64), &'a Row)>) -> Backlo
     rows.fold(Backlog::default(), |sum, ((_, seq), row)| Backlog {
         messages: sum.messages + 1,
         bytes: sum.bytes + row.text.len() as u64,
+        first_seq: if sum.messages == 0 { *seq } else { sum.first_seq },
         last_seq: *seq,
     })
 }
@@ -84,7 +85,7 @@ fn agree(storage: &Storage, model: &Model) {
         let rows = storage.read(user, 0, u64::MAX, usize::MAX, usize::MAX).unwrap().0;
         assert_eq!(rows, of_user().map(|(_, row)| row.clone()).collect::<Vec<_>>());
     }
-    assert_eq!(storage.total().unwrap(), Backlog { last_seq: 0, ..sizes(model.iter()) });
+    assert_eq!(storage.total().unwrap(), Backlog { first_seq: 0, last_seq: 0, ..sizes(model.iter()) });
     assert_eq!(storage.oldest_at().unwrap(), model.values().map(|row| row.accepted_at).min());
     let empty = "SELECT count(*) FROM backlog WHERE messages = 0";
     assert_eq!(

@@ -78,7 +78,7 @@ fn lines(batch: &Batch, refused: &[Refused]) -> String {
         let (recipient, row) = (&batch.inserts[*index].recipient, &batch.inserts[*index].row);
         let line = serde_json::json!({
             "recipient": &**recipient, "seq": row.seq, "sender": row.sender, "text": row.text,
-            "client_time": row.client_time, "accepted_at": row.accepted_at, "error": error.to_string(),
+            "client_time": row.client_time, "accepted_at": row.accepted_at, "msg_id": row.msg_id, "error": error.to_string(),
         });
         format!("{line}\n")
     };

@@ -13,6 +13,7 @@ pub(super) fn insert(recipient: &str, seq: u64, text: &str) -> Insert {
         text: text.into(),
         client_time: 1_400_000_000,
         accepted_at: 1_000 + seq as i64,
+        msg_id: None,
     };
     Insert { recipient: recipient.into(), row }
 }
@@ -61,9 +62,9 @@ fn a_backlog_is_read_in_order_and_apart_from_others() {
     assert_eq!(texts(&storage, "bob"), ["a", "b", "c"]);
     assert_eq!(texts(&storage, "ann"), ["x"]);
     assert_eq!(storage.read("ann", 0, 9, 9, 9).unwrap().0, [batch.inserts[1].row.clone()]);
-    assert_eq!(storage.backlog("bob").unwrap(), Backlog { messages: 3, bytes: 3, last_seq: 3 });
+    assert_eq!(storage.backlog("bob").unwrap(), Backlog { messages: 3, bytes: 3, first_seq: 1, last_seq: 3 });
     assert_eq!(storage.backlog("Bob").unwrap(), Backlog::default());
-    assert_eq!(storage.total().unwrap(), Backlog { messages: 4, bytes: 4, last_seq: 0 });
+    assert_eq!(storage.total().unwrap(), Backlog { messages: 4, bytes: 4, first_seq: 0, last_seq: 0 });
 }
 
 #[test]
@@ -198,9 +199,9 @@ fn one_bad_row_is_set_aside_and_stops_no_other() {
         insert("bob", 4, "four"),
     ];
     let saved = storage.save(&Batch { deletes: vec![delete("bob", 1)], ..inserts(rows) }).unwrap();
-    assert_eq!(saved, Saved { set_aside: vec![1, 2, 3, 4], deleted: vec![(1, 3)] });
+    assert_eq!(saved, Saved { set_aside: vec![1, 2, 3, 4], deleted: vec![(1, 3)], ..Saved::default() });
     assert_eq!(texts(&storage, "bob"), ["four"]);
-    assert_eq!(storage.backlog("bob").unwrap(), Backlog { messages: 1, bytes: 4, last_seq: 4 });
+    assert_eq!(storage.backlog("bob").unwrap(), Backlog { messages: 1, bytes: 4, first_seq: 4, last_seq: 4 });
     assert_eq!(storage.total().unwrap().messages, 1);
     let lines = std::fs::read_to_string(dir.path().join("set-aside.jsonl")).unwrap();
     let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -229,7 +230,7 @@ fn a_row_that_is_there_already_is_left_alone_unless_it_is_another() {
     let batch = inserts([insert("bob", 1, "one"), insert("bob", 2, "two")]);
     saved(&storage, &batch);
     saved(&storage, &batch);
-    assert_eq!(storage.backlog("bob").unwrap(), Backlog { messages: 2, bytes: 6, last_seq: 2 });
+    assert_eq!(storage.backlog("bob").unwrap(), Backlog { messages: 2, bytes: 6, first_seq: 1, last_seq: 2 });
     let saved = storage.save(&inserts([insert("bob", 2, "another"), insert("bob", 3, "three")])).unwrap();
     assert_eq!(saved.set_aside, [0], "an accepted message does not vanish");
     assert_eq!(texts(&storage, "bob"), ["one", "two", "three"]);
@@ -278,8 +279,8 @@ fn a_full_disk_keeps_the_batch_for_the_next_try() {
         assert_eq!((texts(&storage, "bob"), storage.used_bytes()), (vec!["one".to_owned()], used));
     }
     limit(1 << 20);
-    assert_eq!(storage.save(&batch).unwrap(), Saved { set_aside: vec![0], deleted: vec![(1, 3)] });
-    assert_eq!(storage.backlog("bob").unwrap(), Backlog { messages: 7, bytes: 420_000, last_seq: 8 });
+    assert_eq!(storage.save(&batch).unwrap(), Saved { set_aside: vec![0], deleted: vec![(1, 3)], ..Saved::default() });
+    assert_eq!(storage.backlog("bob").unwrap(), Backlog { messages: 7, bytes: 420_000, first_seq: 2, last_seq: 8 });
     assert!(storage.used_bytes() > used + 420_000);
     let lines = std::fs::read_to_string(dir.path().join("set-aside.jsonl")).unwrap();
     assert_eq!(lines.lines().count(), 1);

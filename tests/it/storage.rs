@@ -39,7 +39,7 @@ fn a_database_of_a_newer_version_is_refused_untouched() {
     let refused = server.start_another().err().expect("it must not start");
     assert_eq!(refused.status.code(), Some(1));
     assert!(
-        refused.log.contains("has schema 99; this program knows schemas up to 1: use the newer chatserver"),
+        refused.log.contains("has schema 99; this program knows schemas up to 2: use the newer chatserver"),
         "{}",
         refused.log
     );
