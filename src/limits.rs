@@ -94,3 +94,16 @@ pub const SMTP_ANSWER_BYTES: usize = 16 * 1024;
 
 /// How long the SMTP server's answer to QUIT is waited for: the mail is accepted or refused by then.
 pub const SMTP_QUIT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Numbers of messages remembered for each level-2 sender, with 24 bytes each in memory. So many may be without a receipt: the server reads no further from
+/// a sender that has more. An older number is refused as too old.
+pub const SENT_IDS: usize = 1024;
+
+/// Numbers reserved on disk ahead of those that a level-2 sender has used (or 16 of its steps, if that is more). After a crash it is told to begin above them.
+pub const MSG_ID_RESERVE: u64 = 1024;
+
+/// Most messages that one receipt names; more come in the next.
+pub const RECEIPT_IDS: usize = 1024;
+
+/// Receipts and pongs for one client beyond the messages in its outbox, bytes. A client that leaves more of them unread is not read from until it reads.
+pub const ANSWER_BYTES: usize = 64 * 1024;

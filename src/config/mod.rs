@@ -60,6 +60,8 @@ pub struct Config {
     pub shutdown_timeout: Duration,
     /// Age at which an unacknowledged message goes to disk.
     pub save_interval: Duration,
+    /// Age at which the receipt of a level-2 sender's message falls due.
+    pub receipt_interval: Duration,
     /// Longest packet taken.
     pub max_packet_bytes: usize,
     /// Longest text taken, in bytes of UTF-8.
@@ -149,6 +151,7 @@ impl Config {
             write_stall_timeout: Duration::ZERO,
             shutdown_timeout: Duration::ZERO,
             save_interval: Duration::ZERO,
+            receipt_interval: Duration::ZERO,
             max_packet_bytes: 0,
             max_text_bytes: 0,
             outbox_bytes: 0,

@@ -170,6 +170,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         reload: Reload::Restart,
     },
     Setting {
+        name: "receipt_interval",
+        kind: Kind::Duration(|c| &mut c.receipt_interval, Zero::Refused),
+        default: Some("\"20 ms\""),
+        meaning: "How long a level-2 sender waits at most for the save that its receipt needs. Many senders share one save.",
+        reached: "A message that is not delivered by then is written to the database. Shorter means quicker receipts and more writing.",
+        reload: Reload::Restart,
+    },
+    Setting {
         name: "max_packet_bytes",
         kind: Kind::Bytes(Number::Usize(|c| &mut c.max_packet_bytes), 1..=16 * MEBIBYTE),
         default: Some("\"64 KiB\""),

@@ -1,18 +1,21 @@
 //! What the timer has to look at, and when: the mailboxes with something unsaved, unacknowledged or to be deleted. A list, not a scan;
 //! while it is empty the timer sleeps.
+//!
+//! Receipts are due much sooner than all that, so those who owe some have a list of their own, and it alone is looked at when they are due.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::mailbox::Mailbox;
+use super::ledger::Ledger;
+use super::mailbox::{List, Mailbox};
 use crate::clock::Clock;
 
 /// Safe from any thread.
 #[derive(Default)]
 pub struct Agenda {
-    state: Mutex<State>, // lock: mailbox → agenda; a leaf
+    state: Mutex<State>, // lock: mailbox → ledger → agenda; a leaf
     woken: Condvar,
     answered: Condvar,
 }
@@ -21,6 +24,12 @@ struct State {
     mailboxes: Vec<Arc<Mailbox>>,
     /// When the earliest of them wants to be looked at, on the monotonic clock.
     due_at_ms: Option<u64>,
+    /// Mailboxes with messages that have no receipt yet.
+    owing: Vec<Arc<Mailbox>>,
+    /// Senders of whom something is to be written that no message takes along.
+    ledgers: Vec<Arc<Ledger>>,
+    /// When the earliest of both is due.
+    receipts_due_at_ms: Option<u64>,
     urgent: bool,
     stopping: bool,
     /// Saves asked for by `save`, and those that were answered, the last one so.
@@ -34,6 +43,9 @@ impl Default for State {
         State {
             mailboxes: Vec::new(),
             due_at_ms: None,
+            owing: Vec::new(),
+            ledgers: Vec::new(),
+            receipts_due_at_ms: None,
             urgent: false,
             stopping: false,
             asked: 0,
@@ -41,6 +53,14 @@ impl Default for State {
             answer: Ok(()),
         }
     }
+}
+
+/// What the timer looks at in one pass.
+pub struct Taken {
+    /// Each with the list that it was on.
+    pub mailboxes: Vec<(Arc<Mailbox>, List)>,
+    /// Senders of whom something is to be written that no message takes along.
+    pub ledgers: Vec<Arc<Ledger>>,
 }
 
 /// What `Agenda::save` says at a stop.
@@ -54,6 +74,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(86_400);
 pub enum Wake {
     /// The time has come, or something is on the agenda that was not.
     Look,
+    /// Receipts are due, and nothing else.
+    Receipts,
     /// Memory fills, or a sender waits: at once.
     Urgent,
     /// The server stops.
@@ -72,12 +94,40 @@ impl Agenda {
         }
     }
 
-    /// Takes the whole list.
-    pub fn take(&self) -> Vec<Arc<Mailbox>> {
+    /// Puts a mailbox on the list of those that owe receipts, due by `due_at_ms`.
+    pub(super) fn add_receipts(&self, mailbox: Arc<Mailbox>, due_at_ms: u64) {
         let mut state = self.state.lock();
-        state.due_at_ms = None;
-        state.urgent = false;
-        std::mem::take(&mut state.mailboxes)
+        state.owing.push(mailbox);
+        self.receipts_due(state, due_at_ms);
+    }
+
+    /// Something of this sender is to be written by `due_at_ms`.
+    pub(super) fn add_ledger(&self, ledger: Arc<Ledger>, due_at_ms: u64) {
+        let mut state = self.state.lock();
+        state.ledgers.push(ledger);
+        self.receipts_due(state, due_at_ms);
+    }
+
+    fn receipts_due(&self, mut state: MutexGuard<'_, State>, due_at_ms: u64) {
+        if state.receipts_due_at_ms.is_none_or(|due| due_at_ms < due) {
+            state.receipts_due_at_ms = Some(due_at_ms);
+            drop(state);
+            self.woken.notify_one();
+        }
+    }
+
+    /// Takes the lists; only those that concern receipts when `receipts_only`.
+    pub fn take(&self, receipts_only: bool) -> Taken {
+        let mut state = self.state.lock();
+        let mut mailboxes = Vec::new();
+        if !receipts_only {
+            state.due_at_ms = None;
+            state.urgent = false;
+            mailboxes.extend(state.mailboxes.drain(..).map(|mailbox| (mailbox, List::Regular)));
+        }
+        state.receipts_due_at_ms = None;
+        mailboxes.extend(state.owing.drain(..).map(|mailbox| (mailbox, List::Receipts)));
+        Taken { mailboxes, ledgers: std::mem::take(&mut state.ledgers) }
     }
 
     /// Has the timer look at once.
@@ -131,21 +181,24 @@ impl Agenda {
         self.answered.notify_all();
     }
 
-    /// Sleeps until a mailbox or `other_due_at_ms` is due, but not before `not_before_ms`; an urgent call is heeded at once when `heed_urgent`.
-    /// Only from the timer's thread.
-    pub fn wait(&self, clock: &dyn Clock, other_due_at_ms: Option<u64>, not_before_ms: u64, heed_urgent: bool) -> Wake {
+    /// Sleeps until a mailbox or `other_due_at_ms` is due, but not before `not_before_ms`; an urgent call, or receipts that are due, are heeded at once
+    /// when `is_healthy`. Only from the timer's thread.
+    pub fn wait(&self, clock: &dyn Clock, other_due_at_ms: Option<u64>, not_before_ms: u64, is_healthy: bool) -> Wake {
         let mut state = self.state.lock();
         loop {
             if state.stopping {
                 return Wake::Stop;
             }
-            if state.urgent && heed_urgent || state.asked > state.answered {
+            if state.urgent && is_healthy || state.asked > state.answered {
                 return Wake::Urgent;
             }
             let due_at_ms = state.due_at_ms.into_iter().chain(other_due_at_ms).min().map(|due| due.max(not_before_ms));
+            let receipts_due_at_ms =
+                state.receipts_due_at_ms.map(|due| if is_healthy { due } else { due.max(not_before_ms) });
             let now_ms = clock.now().mono_ms;
-            match due_at_ms {
-                Some(due) if due <= now_ms => return Wake::Look,
+            match due_at_ms.into_iter().chain(receipts_due_at_ms).min() {
+                _ if due_at_ms.is_some_and(|due| due <= now_ms) => return Wake::Look,
+                Some(due) if due <= now_ms => return Wake::Receipts,
                 Some(due) => {
                     self.woken.wait_for(&mut state, Duration::from_millis(due - now_ms));
                 }

@@ -49,6 +49,11 @@ impl Memory {
             return;
         }
         self.used_bytes.fetch_sub(bytes, SeqCst);
+        self.nudge();
+    }
+
+    /// Something has changed that somebody may wait for.
+    pub fn nudge(&self) {
         if self.waiting.load(SeqCst) > 0 {
             self.wake_all();
         }

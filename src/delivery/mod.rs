@@ -4,6 +4,7 @@
 //! * `mailbox` — one lock around a window and the user's present session.
 //! * `packets` — the bytes of a window's messages; `present` — what counts as acknowledged by the present session.
 //! * `outbox` — bytes on their way into one socket; `session` — the gate and the outbox of a logged-in connection.
+//! * `ledger` — what is remembered of a level-2 sender, and its receipts; `owed` — the sessions that a thread owes a flush.
 //! * `registry` — the mailboxes in memory; `seqs` — where their numbers begin.
 //! * `memory` — the budget of all of them; `agenda` — what the timer must look at.
 //!
@@ -11,9 +12,11 @@
 //! writes the disk, except `Delivery::mailbox`, which is called with no lock held.
 
 mod agenda;
+mod ledger;
 mod mailbox;
 mod memory;
 mod outbox;
+mod owed;
 mod packets;
 mod present;
 mod registry;
@@ -25,10 +28,12 @@ mod window;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
-pub use agenda::{Agenda, STOPS, Wake};
-pub use mailbox::{Accepted, Attached, Collected, Mailbox, SaveList, Unsaved, WriterStep};
+pub use agenda::{Agenda, STOPS, Taken, Wake};
+pub use ledger::{Known, Ledger, Numbered};
+pub use mailbox::{Accepted, Attached, Collected, List, Mailbox, SaveList, Unsaved, Welcome, WriterStep};
 pub use memory::Memory;
-pub use outbox::{Flushed, Outbox, WriteError};
+pub use outbox::{Flushed, HungUp, Outbox, WriteError};
+pub use owed::Owed;
 pub use registry::Registry;
 pub use seqs::Seqs;
 pub use session::Session;
@@ -37,6 +42,7 @@ pub use window::{Next, Window};
 use crate::clock::{Clock, Stamp};
 use crate::config::Config;
 use crate::health::{Counters, Saves};
+use crate::protocol::Cipher;
 use crate::storage::{Storage, StorageError};
 
 /// The configured limits that delivery heeds.
@@ -52,6 +58,8 @@ pub struct Limits {
     pub data_bytes: u64,
     /// Age at which a message goes to disk, in milliseconds.
     pub save_interval_ms: u64,
+    /// Age at which the receipt of a level-2 sender's message falls due, in milliseconds.
+    pub receipt_interval_ms: u64,
 }
 
 /// Everything that delivery shares. Safe from any thread.
@@ -68,6 +76,8 @@ pub struct Delivery {
     pub limits: Limits,
     /// The database.
     pub storage: Storage,
+    /// Opens and seals what the server's clients send and get.
+    pub cipher: Cipher,
     /// The time.
     pub clock: Box<dyn Clock>,
     /// Everything that is counted, the server's events too.
@@ -83,13 +93,19 @@ impl Delivery {
     ///
     /// # Errors
     /// The floor of the sequence numbers cannot be read.
-    pub fn new(config: &Config, storage: Storage, clock: Box<dyn Clock>) -> Result<Delivery, StorageError> {
+    pub fn new(
+        config: &Config,
+        cipher: Cipher,
+        storage: Storage,
+        clock: Box<dyn Clock>,
+    ) -> Result<Delivery, StorageError> {
         let limits = Limits {
             outbox_bytes: config.outbox_bytes,
             backlog_messages: config.backlog_messages,
             backlog_bytes: config.backlog_bytes,
             data_bytes: config.data_bytes,
             save_interval_ms: config.save_interval.as_millis() as u64,
+            receipt_interval_ms: config.receipt_interval.as_millis() as u64,
         };
         let unix_us = clock.now().unix_ms.max(0) as u64 * 1000;
         Ok(Delivery {
@@ -99,6 +115,7 @@ impl Delivery {
             seqs: Seqs::new(unix_us, storage.seq_floor()?),
             limits,
             storage,
+            cipher,
             clock,
             counters: Counters::default(),
             saves: Saves::default(),

@@ -19,6 +19,8 @@ use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use super::tcp;
+use crate::limits;
+use crate::protocol::{Cipher, encode_numbered};
 
 /// Rounds of one flush. Packets pushed meanwhile go along in the next round; a socket that keeps a stranger's thread busier gets a writer.
 const FLUSH_ROUNDS: usize = 4;
@@ -52,6 +54,15 @@ pub enum WriteError {
     Broken,
 }
 
+/// Why the server hangs up from outside the connection's own thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HungUp {
+    /// The client took nothing for the configured time.
+    TooSlow,
+    /// There was no thread to write to it.
+    NoThread,
+}
+
 /// Who writes to the socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owner {
@@ -71,7 +82,7 @@ struct State {
     pending: Vec<u8>,
     owner: Owner,
     /// The server ended the connection from outside: the end of the peer's stream says nothing about the peer.
-    is_hung_up: bool,
+    hung_up: Option<HungUp>,
     /// A message was left in the window for want of room, so the next owner must bring it.
     behind: bool,
     /// A write failed, or the writing side is shut: nothing is taken any more.
@@ -115,7 +126,7 @@ impl Outbox {
         let state = State {
             pending: Vec::new(),
             owner: Owner::Nobody,
-            is_hung_up: false,
+            hung_up: None,
             behind: false,
             closed: false,
             fin_sent: false,
@@ -143,6 +154,22 @@ impl Outbox {
         true
     }
 
+    /// The same for a level-2 client: the packet gets the message's numbers, and TCP is not asked what became of it, for the client says so.
+    pub fn push_numbered(&self, packet: &[u8], msg_id: Option<u64>, seq: u64, cipher: &Cipher) -> bool {
+        let mut state = self.state.lock();
+        if state.closed {
+            return false;
+        }
+        if state.unwritten() > 0 && state.unwritten() + packet.len() > self.limit_bytes {
+            state.behind = true;
+            return false;
+        }
+        let before = state.pending.len();
+        encode_numbered(packet, msg_id, seq, cipher, &mut state.pending);
+        state.pushed_bytes += (state.pending.len() - before) as u64;
+        true
+    }
+
     /// A message was left in the window: whoever owns this outbox next must bring it.
     pub fn fall_behind(&self) {
         self.state.lock().behind = true;
@@ -159,6 +186,17 @@ impl Outbox {
     /// It holds as much as it may, so its client should take some of it before anything is answered.
     pub fn is_full(&self) -> bool {
         self.state.lock().unwritten() >= self.limit_bytes
+    }
+
+    /// More than the messages that it may hold: its client takes neither them nor what is answered to it.
+    pub fn is_overfull(&self) -> bool {
+        self.state.lock().unwritten() >= self.limit_bytes + limits::ANSWER_BYTES
+    }
+
+    /// Everything pushed has been written to the socket, and nobody is at it.
+    pub fn is_written(&self) -> bool {
+        let state = self.state.lock();
+        state.closed || state.pending.is_empty() && state.owner == Owner::Nobody
     }
 
     /// Makes the session's writer the owner from now on, unless somebody is; `true`: the caller must start it.
@@ -227,7 +265,7 @@ impl Outbox {
     /// Writes until nothing is pending, waiting for this socket. Only from the session's writer thread.
     ///
     /// # Errors
-    /// The socket took nothing for `stall_timeout`, or the connection is gone; the outbox takes nothing any more.
+    /// The socket took nothing for `stall_timeout`: what is left stays, and nobody owns the outbox. Or the connection is gone: it takes nothing any more.
     pub fn drain(&self, chunk: &mut Vec<u8>, stall_timeout: Duration) -> Result<(), WriteError> {
         loop {
             chunk.clear();
@@ -242,23 +280,40 @@ impl Outbox {
                 }
                 std::mem::swap(&mut state.pending, chunk);
             }
-            if let Err(error) = self.send_all(chunk, stall_timeout) {
-                self.state.lock().fail();
-                return Err(error);
+            let (written, outcome) = self.send_all(chunk, stall_timeout);
+            match outcome {
+                Ok(()) => {}
+                Err(WriteError::Stalled) => {
+                    // Whole packets, as the client will read them: it may yet wake up, and be told why it ends.
+                    let mut state = self.state.lock();
+                    chunk.drain(..written);
+                    chunk.append(&mut state.pending);
+                    std::mem::swap(&mut state.pending, chunk);
+                    state.owner = Owner::Nobody;
+                    return Err(WriteError::Stalled);
+                }
+                Err(WriteError::Broken) => {
+                    self.state.lock().fail();
+                    return Err(WriteError::Broken);
+                }
             }
         }
     }
 
-    fn send_all(&self, chunk: &[u8], stall_timeout: Duration) -> Result<(), WriteError> {
-        let mut rest = chunk;
+    /// Also says how much was written.
+    fn send_all(&self, chunk: &[u8], stall_timeout: Duration) -> (usize, Result<(), WriteError>) {
+        let mut sent = 0;
         loop {
-            let (written, outcome) = self.send_now(rest);
+            let (written, outcome) = self.send_now(&chunk[sent..]);
             self.state.lock().written_bytes += written as u64;
-            rest = &rest[written..];
-            match outcome {
-                Ok(()) => return Ok(()),
-                Err(Errno::AGAIN) => self.wait_until(PollFlags::OUT, stall_timeout)?,
-                Err(_) => return Err(WriteError::Broken),
+            sent += written;
+            let waited = match outcome {
+                Ok(()) => return (sent, Ok(())),
+                Err(Errno::AGAIN) => self.wait_until(PollFlags::OUT, stall_timeout),
+                Err(_) => Err(WriteError::Broken),
+            };
+            if waited.is_err() {
+                return (sent, waited);
             }
         }
     }
@@ -349,9 +404,18 @@ impl Outbox {
 
     /// Ends the connection from outside: its own reader and writer wake up and find it closed. Never blocks.
     pub fn hang_up(&self) {
-        self.state.lock().is_hung_up = true;
+        self.end(Shutdown::Both, HungUp::TooSlow);
+    }
+
+    /// The same, for a reason, and leaves a level-2 client's own reader the time to say which.
+    pub fn dismiss(&self, why: HungUp) {
+        self.end(Shutdown::Read, why);
+    }
+
+    fn end(&self, how: Shutdown, why: HungUp) {
+        self.state.lock().hung_up.get_or_insert(why);
         // An error means that it is gone already.
-        let _: io::Result<()> = self.socket.shutdown(Shutdown::Both);
+        let _: io::Result<()> = self.socket.shutdown(how);
     }
 
     /// Whether the connection was reset or given up. A write that fails takes the error away from the reader, who then finds an end of the
@@ -360,9 +424,9 @@ impl Outbox {
         tcp::is_broken(&self.socket).unwrap_or(true)
     }
 
-    /// Whether `hang_up` was called.
-    pub fn is_hung_up(&self) -> bool {
-        self.state.lock().is_hung_up
+    /// Whether `hang_up` or `dismiss` was called, and why.
+    pub fn hung_up(&self) -> Option<HungUp> {
+        self.state.lock().hung_up
     }
 }
 

@@ -3,6 +3,8 @@
 //! At level 1 TCP's acknowledgement of all bytes of a message counts. For messages that were waiting when the session began this is not enough,
 //! for a program that crashes or closes before it has read them had a kernel that acknowledged them. They count when the client has, *after*
 //! TCP's acknowledgement, sent a packet, or ended with FIN or a logout.
+//!
+//! At level 2 only the client's own acks count.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -37,9 +39,11 @@ struct Mark {
 impl Present {
     /// A session begins while everything up to `acked` is acknowledged and everything up to `last` accepted.
     pub fn new(session: Arc<Session>, acked: u64, last: u64) -> Present {
-        session.wants_word.store(acked < last, Relaxed);
+        // A level-2 client says by itself what it has.
+        let waited_upto = if session.is_level_2() { acked } else { last };
+        session.wants_word.store(acked < waited_upto, Relaxed);
         let (is_ending, has_left) = (false, false);
-        Present { session, is_ending, has_left, waited_upto: last, tcp_acked: acked, confirmed: acked, mark: None }
+        Present { session, is_ending, has_left, waited_upto, tcp_acked: acked, confirmed: acked, mark: None }
     }
 
     /// Asks TCP, and remembers where in the client's stream a sign of life would begin. Gives the seq up to which messages are acknowledged.
@@ -65,8 +69,16 @@ impl Present {
         self.confirmed
     }
 
+    /// The client itself, at level 2, has acknowledged everything up to `seq`.
+    pub fn claimed(&mut self, seq: u64) {
+        self.confirmed = self.confirmed.max(seq);
+    }
+
     /// Messages up to `seq` came from disk: like those that were waiting they need a sign of life.
     pub fn brought(&mut self, seq: u64) {
+        if self.session.is_level_2() {
+            return;
+        }
         self.waited_upto = self.waited_upto.max(seq);
         self.session.wants_word.store(self.wants_word(), Relaxed);
     }

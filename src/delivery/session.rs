@@ -8,9 +8,11 @@ use std::sync::atomic::{
 
 use parking_lot::Mutex;
 
+use super::ledger::Ledger;
 use super::mailbox::Mailbox;
 use super::outbox::Outbox;
-use crate::protocol::UserName;
+use crate::language::Language;
+use crate::protocol::{Cipher, UserName};
 
 /// Safe from any thread.
 pub struct Session {
@@ -24,6 +26,10 @@ pub struct Session {
     pub mailbox: Arc<Mailbox>,
     /// The way into the socket.
     pub outbox: Outbox,
+    /// Level 2: what is remembered of this user as a sender. `None`: the client speaks level 1.
+    pub ledger: Option<Arc<Ledger>>,
+    /// In which the client is told what a person reads.
+    pub language: Language,
     gate: Mutex<()>, // lock: gate → registry → mailbox → outbox; a thread holds one gate at a time, and none while it waits
     is_closed: AtomicBool,
     /// Set while the mailbox wants to hear of packets from this client: see `Mailbox::heard`.
@@ -31,17 +37,40 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that is not attached to its mailbox yet.
-    pub fn new(id: u64, generation: u64, name: UserName, mailbox: Arc<Mailbox>, outbox: Outbox) -> Session {
+    /// A session that is not attached to its mailbox yet; at level 2 with its user's ledger.
+    pub fn new(
+        id: u64,
+        generation: u64,
+        name: UserName,
+        mailbox: Arc<Mailbox>,
+        outbox: Outbox,
+        ledger: Option<Arc<Ledger>>,
+        language: Language,
+    ) -> Session {
         Session {
             id,
             generation,
             name,
             mailbox,
             outbox,
+            ledger,
+            language,
             gate: Mutex::new(()),
             is_closed: AtomicBool::new(false),
             wants_word: AtomicBool::new(false),
+        }
+    }
+
+    /// The client speaks level 2: it acknowledges by itself, and gets receipts, notices and pongs.
+    pub fn is_level_2(&self) -> bool {
+        self.ledger.is_some()
+    }
+
+    /// Pushes the message `seq` as this client reads it; `packet` is the level-1 one. `false`: there is no room.
+    pub(super) fn push(&self, packet: &[u8], msg_id: Option<u64>, seq: u64, cipher: &Cipher) -> bool {
+        match self.is_level_2() {
+            true => self.outbox.push_numbered(packet, msg_id, seq, cipher),
+            false => self.outbox.push(packet, seq),
         }
     }
 

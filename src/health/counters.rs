@@ -177,6 +177,7 @@ counters! {
         refused_name "refused: nobody can have the recipient's name" "拒收：收件人名称不可能存在",
         refused_text "refused: text longer than max_text_bytes" "拒收：正文超过 max_text_bytes",
         refused_backlog "refused: the recipient's backlog is full" "拒收：收件人待收消息已满",
+        refused_id "refused: msg_id used before or too old" "拒收：msg_id 已使用或过旧",
         refused_database "refused: the database has reached data_bytes" "拒收：数据库达到 data_bytes",
     }
     "Protocol errors" "协议错误" {

@@ -1,8 +1,8 @@
 //! The timer: what has waited long enough goes to disk, what is acknowledged leaves it, what is too old is given up.
 //!
-//! One pass takes the agenda's list of mailboxes. Each gives its part under its own lock: messages to save, acknowledged rows to delete, a
+//! One pass takes the agenda's lists of mailboxes, or that of those who owe receipts alone. Each gives its part under its own lock: messages to save, acknowledged rows to delete, a
 //! last-seen time. The parts of all go into one transaction (at most `limits::SAVE_ROWS` rows; then another), written with no lock held.
-//! Only after the commit has returned do the windows learn of it. A save that fails changes nothing: everything stays on the agenda and is
+//! Only after the commit has returned do the windows learn of it, and then the senders. A save that fails changes nothing: everything stays on the agenda and is
 //! tried again, at growing distances.
 
 use std::collections::VecDeque;
@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::clock::Stamp;
-use crate::delivery::{Collected, Delivery, Mailbox, SaveList, Unsaved, Wake};
+use crate::delivery::{Collected, Delivery, Ledger, List, Mailbox, Owed, SaveList, Session, Taken, Unsaved, Wake};
 use crate::limits;
-use crate::protocol::{Cipher, Decoder, Frame, Message};
-use crate::storage::{Batch, Delete, Insert, Row, Saved, StorageError};
+use crate::protocol::{Decoder, Frame, Message, UserName};
+use crate::storage::{Batch, Delete, Insert, Row, Saved, SenderUpdate, StorageError};
 
 /// What the last save before a stop did.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -43,23 +43,26 @@ pub fn reserve_seqs(delivery: &Delivery) -> Result<(), StorageError> {
     Ok(())
 }
 
+/// Who starts writers: a receipt's socket may be full, and the timer waits for none.
+pub trait StartWriter {
+    /// Starts the session's writer, as its outbox has told the caller to.
+    fn start_writer(&self, session: Arc<Session>);
+}
+
 /// The body of the timer's thread: until the agenda says stop, then a last save.
-pub fn timer_loop(delivery: &Arc<Delivery>, cipher: &Cipher, expire_after: Duration, report: &Mutex<LastSave>) {
-    let mut timer = Timer {
-        delivery,
-        cipher,
-        decoder: Decoder::default(),
-        expire_after_ms: expire_after.as_millis() as i64,
-        failures: 0,
-        not_before_ms: 0,
-        expire_at_ms: (!expire_after.is_zero()).then_some(0),
-        asked: None,
-    };
+pub fn timer_loop(
+    delivery: &Arc<Delivery>,
+    writers: &dyn StartWriter,
+    expire_after: Duration,
+    report: &Mutex<LastSave>,
+) {
+    let mut timer = Timer::new(delivery, writers, expire_after);
     loop {
         let wake = delivery.agenda.wait(&*delivery.clock, timer.expire_at_ms, timer.not_before_ms, timer.failures == 0);
         match wake {
             Wake::Stop => break,
             Wake::Look | Wake::Urgent => timer.tick(),
+            Wake::Receipts => timer.receipts(),
         }
     }
     *report.lock() = timer.last_save();
@@ -70,8 +73,10 @@ pub fn timer_loop(delivery: &Arc<Delivery>, cipher: &Cipher, expire_after: Durat
 
 struct Timer<'a> {
     delivery: &'a Arc<Delivery>,
-    cipher: &'a Cipher,
+    writers: &'a dyn StartWriter,
     decoder: Decoder,
+    /// The sessions with receipts that are due.
+    owed: Owed,
     expire_after_ms: i64,
     /// Saves that failed since the last one that succeeded.
     failures: u32,
@@ -90,6 +95,7 @@ struct Asked {
 /// One mailbox's part in the present batch.
 struct Part {
     mailbox: Arc<Mailbox>,
+    on: List,
     collected: Collected,
     /// Where its rows begin in the batch.
     first_row: usize,
@@ -98,12 +104,36 @@ struct Part {
 }
 
 impl Timer<'_> {
+    fn new<'a>(delivery: &'a Arc<Delivery>, writers: &'a dyn StartWriter, expire_after: Duration) -> Timer<'a> {
+        Timer {
+            delivery,
+            writers,
+            decoder: Decoder::default(),
+            owed: Owed::default(),
+            expire_after_ms: expire_after.as_millis() as i64,
+            failures: 0,
+            not_before_ms: 0,
+            expire_at_ms: (!expire_after.is_zero()).then_some(0),
+            asked: None,
+        }
+    }
+
+    /// A pass over those who owe receipts.
+    fn receipts(&mut self) {
+        let now = self.delivery.now();
+        let taken = self.delivery.agenda.take(true);
+        if self.save(taken, false, now).is_err() {
+            self.not_before_ms = self.delivery.now().mono_ms + retry_pause(self.failures).as_millis() as u64;
+        }
+    }
+
     fn tick(&mut self) {
         let now = self.delivery.now();
         self.note_asked();
-        let all = self.delivery.memory.is_tight() || self.asked.is_some();
-        let mailboxes = self.delivery.agenda.take();
-        let saved = self.save(mailboxes, all, now);
+        // Somebody waits for room, in memory or among the messages without a receipt.
+        let is_awaited = self.delivery.memory.is_tight() || self.delivery.memory.waiting() > 0;
+        let taken = self.delivery.agenda.take(false);
+        let saved = self.save(taken, is_awaited || self.asked.is_some(), now);
         let is_saved = saved.is_ok();
         self.answer_asked(saved);
         let now = self.delivery.now();
@@ -153,26 +183,32 @@ impl Timer<'_> {
     }
 
     /// Saves what these mailboxes have to save, in as many transactions as it takes; all of it when `all`. Then each goes back to the agenda or leaves it.
-    fn save(&mut self, mailboxes: Vec<Arc<Mailbox>>, all: bool, now: Stamp) -> Result<u64, StorageError> {
-        let mut rest: VecDeque<(Arc<Mailbox>, u32)> = mailboxes.into_iter().map(|mailbox| (mailbox, 0)).collect();
+    fn save(&mut self, taken: Taken, all: bool, now: Stamp) -> Result<u64, StorageError> {
+        let Taken { mailboxes, mut ledgers } = taken;
+        let mut rest: VecDeque<(Arc<Mailbox>, List, u32)> =
+            mailboxes.into_iter().map(|(mailbox, on)| (mailbox, on, 0)).collect();
         let mut result = Ok(0);
-        while !rest.is_empty() {
+        while !rest.is_empty() || !ledgers.is_empty() {
             let (mut parts, mut list) = (Vec::new(), SaveList::default());
+            list.senders.extend(ledgers.drain(..).map(|ledger| (ledger, None)));
             while parts.len() < limits::SAVE_ROWS && list.messages.len() < limits::SAVE_ROWS {
-                let Some((mailbox, turn)) = rest.pop_front() else { break };
+                let Some((mailbox, on, turn)) = rest.pop_front() else { break };
                 let first_row = list.messages.len();
-                let collected = mailbox.collect(&mut list, limits::SAVE_ROWS - first_row, all, now, self.delivery);
+                let room = limits::SAVE_ROWS - first_row;
+                let collected = mailbox.collect(&mut list, room, all, now, self.delivery, &mut self.owed);
                 let (is_partial, is_last) = (collected.is_partial, !collected.is_partial || turn == MAX_TURNS);
                 if !is_last {
                     // It may be filled faster than it is saved: the others come first.
-                    rest.push_back((mailbox.clone(), turn + 1));
+                    rest.push_back((mailbox.clone(), on, turn + 1));
                 }
-                parts.push(Part { mailbox, collected, first_row, is_last });
+                parts.push(Part { mailbox, on, collected, first_row, is_last });
                 if is_partial {
                     break;
                 }
             }
-            match self.commit(parts, &list, now) {
+            let committed = self.commit(parts, &mut list, now);
+            self.owed.flush(self.delivery, |session| self.writers.start_writer(session));
+            match committed {
                 Ok(rows) => result = result.map(|saved| saved + rows),
                 Err(error) => {
                     result = Err(error);
@@ -180,16 +216,20 @@ impl Timer<'_> {
                 }
             }
         }
-        rest.iter().for_each(|(mailbox, _)| mailbox.relist(now, self.delivery));
+        rest.iter().for_each(|(mailbox, on, _)| mailbox.relist(*on, now, self.delivery));
         self.note(&result);
         result
     }
 
     /// One transaction, and what follows from it.
-    fn commit(&mut self, parts: Vec<Part>, list: &SaveList, now: Stamp) -> Result<u64, StorageError> {
-        let batch = self.batch(&parts, list);
-        let is_empty =
-            batch.inserts.is_empty() && batch.deletes.is_empty() && batch.seen.is_empty() && batch.seq_floor.is_none();
+    fn commit(&mut self, parts: Vec<Part>, list: &mut SaveList, now: Stamp) -> Result<u64, StorageError> {
+        let (senders, updates) = self.senders(std::mem::take(&mut list.senders), now);
+        let batch = self.batch(&parts, list, updates);
+        let is_empty = batch.inserts.is_empty()
+            && batch.senders.is_empty()
+            && batch.deletes.is_empty()
+            && batch.seen.is_empty()
+            && batch.seq_floor.is_none();
         let saved = if is_empty { Ok(Saved::default()) } else { self.write(&batch) };
         if let Ok(saved) = &saved {
             if let Some(floor) = batch.seq_floor {
@@ -200,22 +240,54 @@ impl Timer<'_> {
             for part in &parts {
                 let rows = part.first_row..part.first_row + part.collected.rows as usize;
                 let aside = saved.set_aside.iter().filter(|index| rows.contains(index));
-                let set_aside = aside.fold((0, 0), |(count, bytes), &index| {
-                    (count + 1, bytes + batch.inserts[index].row.text.len() as u64)
-                });
+                let aside: Vec<&Row> = aside.map(|&index| &batch.inserts[index].row).collect();
+                let seqs: Vec<u64> = aside.iter().map(|row| row.seq).collect();
+                let bytes = aside.iter().map(|row| row.text.len() as u64).sum();
                 let removed =
                     if part.collected.deleted_upto > 0 { removed.next().copied().unwrap_or_default() } else { (0, 0) };
-                part.mailbox.committed(&part.collected, set_aside, removed, self.delivery);
+                part.mailbox.committed(&part.collected, &seqs, bytes, removed, self.delivery, &mut self.owed);
             }
+            for (index, (ledger, update)) in senders.iter().zip(&batch.senders).enumerate() {
+                if !saved.senders_failed.contains(&index) {
+                    ledger.committed(update, &mut self.owed);
+                }
+            }
+            self.tell_delivered(&saved.delivered);
         }
+        senders.iter().for_each(|ledger| ledger.relist(now.mono_ms + 1, self.delivery));
+        drop(senders);
         for part in parts {
             // A mailbox with more than there was room for comes again in this pass.
             if part.is_last {
-                part.mailbox.relist(now, self.delivery);
+                part.mailbox.relist(part.on, now, self.delivery);
                 self.delivery.release(part.mailbox);
             }
         }
         saved.map(|_| batch.inserts.len() as u64)
+    }
+
+    /// The senders of whom something is to be written, and what.
+    fn senders(&self, mut named: Vec<(Arc<Ledger>, Option<u64>)>, now: Stamp) -> (Vec<Arc<Ledger>>, Vec<SenderUpdate>) {
+        named.sort_by_key(|(ledger, msg_id)| (Arc::as_ptr(ledger).addr(), *msg_id));
+        let of_one = named.chunk_by(|(one, _), (other, _)| Arc::ptr_eq(one, other));
+        let collected = of_one.filter_map(|same| {
+            let saving: Vec<u64> = same.iter().filter_map(|(_, msg_id)| *msg_id).collect();
+            Some((same[0].0.clone(), same[0].0.collect(&saving, now.unix_ms)?))
+        });
+        collected.unzip()
+    }
+
+    /// Tells the senders who are there that messages of theirs, which were on disk, are acknowledged.
+    fn tell_delivered(&mut self, delivered: &[(String, u64)]) {
+        for of_one in delivered.chunk_by(|(one, _), (other, _)| one == other) {
+            let Ok(sender) = UserName::parse(&of_one[0].0) else { continue };
+            if let Some(mailbox) = self.delivery.registry.peek(sender.key()) {
+                for (_, msg_id) in of_one {
+                    mailbox.delivered(*msg_id, self.delivery, &mut self.owed);
+                }
+                self.delivery.release(mailbox);
+            }
+        }
     }
 
     /// Writes the batch, and counts what became of it.
@@ -232,7 +304,7 @@ impl Timer<'_> {
         Ok(saved)
     }
 
-    fn batch(&mut self, parts: &[Part], list: &SaveList) -> Batch {
+    fn batch(&mut self, parts: &[Part], list: &SaveList, senders: Vec<SenderUpdate>) -> Batch {
         let starts = std::iter::once(0).chain(list.messages.iter().map(|message| message.end));
         let deletes = parts.iter().filter(|part| part.collected.deleted_upto > 0);
         Batch {
@@ -240,19 +312,20 @@ impl Timer<'_> {
                 .zip(&list.messages)
                 .map(|(start, message)| self.insert(&list.packets[start..message.end], message))
                 .collect(),
-            senders: Vec::new(),
             deletes: deletes
                 .map(|part| Delete { recipient: part.mailbox.key().clone(), seq: part.collected.deleted_upto })
                 .collect(),
             seen: parts.iter().filter_map(|part| part.collected.seen.clone()).collect(),
             seq_floor: self.delivery.seqs.floor_to_save(),
+            senders,
         }
     }
 
     /// The row of a message. Memory holds packets, since most of them never become rows.
     fn insert(&mut self, packet: &[u8], message: &Unsaved) -> Insert {
         let frame = Frame { kind: 5, packet };
-        let Ok(Message::Chat(chat)) = self.decoder.decode(self.cipher, frame).map(|decoded| decoded.message) else {
+        let Ok(Message::Chat(chat)) = self.decoder.decode(&self.delivery.cipher, frame).map(|decoded| decoded.message)
+        else {
             unreachable!("a packet in a window was decoded, or encoded by us, when it was accepted");
         };
         let row = Row {
@@ -261,7 +334,7 @@ impl Timer<'_> {
             text: chat.text.into(),
             client_time: chat.time,
             accepted_at: message.accepted_at,
-            msg_id: None,
+            msg_id: message.msg_id,
         };
         Insert { recipient: message.recipient.clone(), row }
     }
@@ -327,8 +400,10 @@ impl Timer<'_> {
         let (mut saved, mut failures) = (0, 0);
         loop {
             let now = self.delivery.now();
-            self.delivery.agenda.take();
-            match self.save(self.delivery.registry.loaded(), true, now) {
+            let ledgers = self.delivery.agenda.take(false).ledgers;
+            let loaded = self.delivery.registry.loaded();
+            let mailboxes = loaded.into_iter().map(|mailbox| (mailbox, List::Regular)).collect();
+            match self.save(Taken { mailboxes, ledgers }, true, now) {
                 Ok(rows) => saved += rows,
                 Err(_) => failures += 1,
             }

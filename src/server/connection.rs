@@ -19,7 +19,7 @@ use super::peer::{Ending, Flow, Peer, Touched};
 use crate::config::Config;
 use crate::delivery::{Flushed, Session};
 use crate::limits::{LINGER_TIMEOUT, SOCKET_BUFFER_BYTES};
-use crate::protocol::{Decoder, Frame};
+use crate::protocol::{Decoder, Frame, Message};
 
 /// Only on its own thread.
 pub struct Connection {
@@ -144,7 +144,8 @@ impl Connection {
         }
         if let Some(session) = self.peer.session.as_ref().filter(|session| is_heard && session.wants_word()) {
             let executed_bytes = self.read_bytes - self.buffer.unread().len() as u64;
-            session.mailbox.heard(session, executed_bytes, self.peer.now, &self.shared.delivery);
+            let (now, owed) = (self.peer.now, &mut self.peer.touched.owed);
+            session.mailbox.heard(session, executed_bytes, now, &self.shared.delivery, owed);
         }
     }
 
@@ -164,7 +165,7 @@ impl Connection {
                     if self.buffer.is_small() {
                         // Little comes: what a busy time has left behind is given back.
                         self.decoder.shrink_above(IDLE_BYTES);
-                        self.peer.touched.shrink();
+                        self.peer.touched.owed.shrink();
                     }
                     self.peer.now = self.shared.delivery.now();
                     return None;
@@ -212,12 +213,14 @@ impl Connection {
 
     /// The stream has ended: by whom?
     fn silence(&self) -> Ending {
-        match &self.peer.session {
-            Some(session) if session.is_closed() => Ending::Replaced,
+        let session = self.peer.session.as_ref();
+        let hung_up = session.and_then(|session| session.outbox.hung_up());
+        match (session, hung_up) {
+            (Some(session), _) if session.is_closed() => Ending::Replaced,
             _ if self.shared.is_stopping() => Ending::Stopping,
             // Not a leave-taking: what TCP acknowledged and the client has not read must come again.
-            Some(session) if session.outbox.is_hung_up() => Ending::HungUp,
-            Some(session) if session.outbox.is_broken() => Ending::Lost("it was reset".into()),
+            (_, Some(why)) => Ending::HungUp(why),
+            (Some(session), _) if session.outbox.is_broken() => Ending::Lost("it was reset".into()),
             _ => Ending::Fin,
         }
     }
@@ -259,40 +262,61 @@ impl Connection {
         let took_leave = matches!(ending, Ending::Fin | Ending::Logout);
         session.mailbox.suspend(session, took_leave);
         session.close();
+        let notice = ending.notice(self.config.language).filter(|_| session.is_level_2());
+        if let Some((code, text)) = &notice {
+            let mut packet = Vec::new();
+            Message::ServerNotice { code: *code, text }.encode(&self.shared.delivery.cipher, &mut packet);
+            session.write_receipts(&self.shared.delivery.cipher);
+            session.outbox.push_answer(&packet);
+        }
         match ending {
-            Ending::Stopping => self.settle(session),
+            Ending::Stopping => self.settle(session, self.shared.stop_deadline()),
+            Ending::Replaced | Ending::HungUp(_) if notice.is_some() => {
+                self.settle(session, Instant::now() + LINGER_TIMEOUT);
+            }
             Ending::Logout
             | Ending::Protocol(_)
             | Ending::HandlerFailed { .. }
             | Ending::Idle
             | Ending::PacketTimeout
             | Ending::NoRoom => {
+                if notice.is_some() {
+                    self.write_rest(session, Instant::now() + LINGER_TIMEOUT);
+                }
                 session.outbox.finish();
                 self.discard_until(Instant::now() + LINGER_TIMEOUT);
             }
             Ending::Fin
             | Ending::Lost(_)
-            | Ending::HungUp
+            | Ending::HungUp(_)
             | Ending::Replaced
             | Ending::Refused(_)
             | Ending::LoginTimeout => {}
         }
-        let waiting = session.mailbox.detach(session, self.shared.delivery.now(), &self.shared.delivery);
+        let now = self.shared.delivery.now();
+        let owed = &mut self.peer.touched.owed;
+        let waiting = session.mailbox.detach(session, now, &self.shared.delivery, owed);
+        self.peer.touched.flush();
         // A writer that waits for this socket, or for its turn, must not keep it.
         session.outbox.hang_up();
         self.shared.writers.forget(session);
         waiting
     }
 
-    /// At a stop: writes what is in the outbox and waits until the peer's TCP has it, up to the server's deadline.
-    fn settle(&mut self, session: &Session) {
-        let deadline = self.shared.stop_deadline();
+    /// Writes what is in the outbox, unless a writer does, waiting for this socket until `deadline`.
+    fn write_rest(&self, session: &Session, deadline: Instant) {
         let mut scratch = Vec::new();
         if session.outbox.flush(&mut scratch) == Flushed::NeedsWriter {
             // An error leaves the rest to the window.
             let _ = session.outbox.drain(&mut scratch, deadline.saturating_duration_since(Instant::now()));
             session.outbox.resign_writer();
         }
+    }
+
+    /// Writes what is in the outbox and waits until the peer's TCP has it, up to `deadline`.
+    fn settle(&mut self, session: &Session, deadline: Instant) {
+        let mut scratch = Vec::new();
+        self.write_rest(session, deadline);
         while !session.outbox.is_settled() && Instant::now() < deadline && !session.outbox.pause(SETTLE_STEP) {
             // What strangers left while the writer was at work.
             if session.outbox.flush(&mut scratch) == Flushed::NeedsWriter {
@@ -335,7 +359,8 @@ impl Drop for Connection {
         if let Some(session) = &self.peer.session {
             session.close();
             let now = self.shared.delivery.now();
-            let _already_detached = session.mailbox.detach(session, now, &self.shared.delivery);
+            let _already_detached =
+                session.mailbox.detach(session, now, &self.shared.delivery, &mut self.peer.touched.owed);
             session.outbox.hang_up();
             self.shared.writers.forget(session);
         }

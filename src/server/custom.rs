@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::peer::{Ending, Flow, Peer, Touched};
-use crate::delivery::Session;
+use crate::delivery::{Outbox, Session};
 use crate::limits;
 use crate::protocol::{Cipher, Decoder, Frame, MIN_PACKET_BYTES, PacketType, ProtocolError, encode_packet};
 use crate::threads;
@@ -165,7 +165,7 @@ pub(super) fn handle_custom(peer: &mut Peer, decoder: &mut Decoder, shared: &Sha
         return Flow::End(ProtocolError::UnknownType { kind }.into());
     };
     if session.outbox.is_full()
-        && let Some(ending) = wait_for_client(session, &mut peer.touched, shared)
+        && let Some(ending) = wait_for_client(session, &mut peer.touched, shared, Outbox::is_full)
     {
         return Flow::End(ending);
     }
@@ -173,13 +173,13 @@ pub(super) fn handle_custom(peer: &mut Peer, decoder: &mut Decoder, shared: &Sha
         return Flow::End(Ending::Replaced);
     }
     // It owes a flush for what the handler replies.
-    peer.touched.add(session);
-    let body = match decoder.open(&shared.cipher, frame) {
+    peer.touched.owed.add(session);
+    let body = match decoder.open(&shared.delivery.cipher, frame) {
         Ok(body) => body,
         Err(error) => return Flow::End(error.into()),
     };
     let limit_bytes = shared.delivery.limits.outbox_bytes;
-    let call = Call { session, cipher: &shared.cipher, kind, body, limit_bytes, reply_bytes: Cell::new(0) };
+    let call = Call { session, cipher: &shared.delivery.cipher, kind, body, limit_bytes, reply_bytes: Cell::new(0) };
     let why = match catch_unwind(AssertUnwindSafe(|| handler(&call))) {
         Ok(Ok(())) => return Flow::Next,
         Ok(Err(error)) => error.to_string(),
@@ -188,20 +188,27 @@ pub(super) fn handle_custom(peer: &mut Peer, decoder: &mut Decoder, shared: &Sha
     Flow::End(Ending::HandlerFailed { kind, why })
 }
 
-/// Waits until the client has taken some of what is ready for it. Only its own thread waits; its writer ends the connection when it takes nothing for
-/// too long.
-fn wait_for_client(session: &Arc<Session>, touched: &mut Touched, shared: &Shared) -> Option<Ending> {
+/// Waits until the client has taken so much of what is ready for it that there is not `too_much` any more. Only its own thread waits; its writer ends the
+/// connection when it takes nothing for too long.
+pub(super) fn wait_for_client(
+    session: &Arc<Session>,
+    touched: &mut Touched,
+    shared: &Shared,
+    too_much: impl Fn(&Outbox) -> bool,
+) -> Option<Ending> {
     loop {
-        touched.add(session);
+        touched.owed.add(session);
         touched.flush();
-        if !session.outbox.is_full() {
+        if !too_much(&session.outbox) {
             return None;
         }
         let is_broken = session.outbox.pause(limits::REPLY_RETRY);
+        if let Some(why) = session.outbox.hung_up().filter(|_| !session.is_closed()) {
+            return Some(Ending::HungUp(why));
+        }
         match () {
             () if session.is_closed() => return Some(Ending::Replaced),
             () if shared.is_stopping() => return Some(Ending::Stopping),
-            () if is_broken && session.outbox.is_hung_up() => return Some(Ending::HungUp),
             () if is_broken => return Some(Ending::Lost("before it had taken what was ready for it".into())),
             () => {}
         }

@@ -2,8 +2,9 @@
 
 use super::Shared;
 use super::custom::{self, Handlers};
-use super::handlers::{chat, login, logout, ping};
+use super::handlers::{ack, chat, login, logout, ping};
 use super::peer::{Flow, Peer};
+use crate::delivery::Outbox;
 use crate::protocol::{Decoder, Frame, Message, PacketType, ProtocolError};
 
 /// When a packet type is legal from a client.
@@ -11,7 +12,16 @@ use crate::protocol::{Decoder, Frame, Message, PacketType, ProtocolError};
 enum Legal {
     BeforeLogin,
     AfterLogin,
+    AfterLoginAtLevel2,
     Never,
+}
+
+/// Who sends a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sender {
+    Stranger,
+    Level1,
+    Level2,
 }
 
 /// The table: the protocol's own types, and those for which the embedding program has a handler.
@@ -22,37 +32,54 @@ fn legal(kind: u32, handlers: &Handlers) -> Result<Legal, ProtocolError> {
         Ok(PacketType::ClientLogout) => Ok(Legal::AfterLogin),
         Ok(PacketType::ClientPing) => Ok(Legal::AfterLogin),
         Ok(PacketType::C2CTextChat) => Ok(Legal::AfterLogin),
-        Ok(_) => Err(ProtocolError::UnknownType { kind }),
+        Ok(PacketType::ClientAck) => Ok(Legal::AfterLoginAtLevel2),
+        Ok(PacketType::ServerReceipt | PacketType::ServerNotice | PacketType::ServerPong) => Ok(Legal::Never),
         Err(_) if handlers.find(kind).is_some() => Ok(Legal::AfterLogin),
         Err(unknown) => Err(unknown),
     }
 }
 
-fn check(kind: u32, is_logged_in: bool, handlers: &Handlers) -> Result<(), ProtocolError> {
-    match (legal(kind, handlers)?, is_logged_in) {
-        (Legal::BeforeLogin, false) | (Legal::AfterLogin, true) => Ok(()),
-        (Legal::BeforeLogin, true) => Err(ProtocolError::SecondLogin),
-        (Legal::AfterLogin, false) => Err(ProtocolError::NotLoggedIn { kind }),
+fn check(kind: u32, sender: Sender, handlers: &Handlers) -> Result<(), ProtocolError> {
+    match (legal(kind, handlers)?, sender) {
+        (Legal::BeforeLogin, Sender::Stranger)
+        | (Legal::AfterLogin, Sender::Level1 | Sender::Level2)
+        | (Legal::AfterLoginAtLevel2, Sender::Level2) => Ok(()),
+        (Legal::BeforeLogin, _) => Err(ProtocolError::SecondLogin),
+        (Legal::AfterLogin | Legal::AfterLoginAtLevel2, Sender::Stranger) => Err(ProtocolError::NotLoggedIn { kind }),
+        // Without the grant there is no level 2.
+        (Legal::AfterLoginAtLevel2, Sender::Level1) => Err(ProtocolError::UnknownType { kind }),
         (Legal::Never, _) => Err(ProtocolError::WrongDirection { kind }),
     }
 }
 
 /// Checks, opens, decodes and executes one packet.
 pub fn dispatch(peer: &mut Peer, decoder: &mut Decoder, shared: &Shared, frame: Frame<'_>) -> Flow {
-    if let Err(error) = check(frame.kind, peer.session.is_some(), &shared.handlers) {
+    let sender = match &peer.session {
+        None => Sender::Stranger,
+        Some(session) if session.is_level_2() => Sender::Level2,
+        Some(_) => Sender::Level1,
+    };
+    if let Err(error) = check(frame.kind, sender, &shared.handlers) {
         return Flow::End(error.into());
+    }
+    // It is answered to every packet, so it must take its answers.
+    if let Some(session) = peer.session.as_ref().filter(|session| session.is_level_2() && session.outbox.is_overfull())
+        && let Some(ending) = custom::wait_for_client(session, &mut peer.touched, shared, Outbox::is_overfull)
+    {
+        return Flow::End(ending);
     }
     if PacketType::parse(frame.kind).is_err() {
         return custom::handle_custom(peer, decoder, shared, frame);
     }
-    let decoded = match decoder.decode(&shared.cipher, frame) {
+    let decoded = match decoder.decode(&shared.delivery.cipher, frame) {
         Ok(decoded) => decoded,
         Err(error) => return Flow::End(error.into()),
     };
     match decoded.message {
-        Message::ClientLogin { name, .. } => login::handle_login(peer, name),
+        Message::ClientLogin { name, level, last_seq, .. } => login::handle_login(peer, name, level, last_seq),
         Message::ClientLogout { .. } => logout::handle_logout(),
-        Message::ClientPing { .. } => ping::handle_ping(),
+        Message::ClientPing { time, .. } => ping::handle_ping(peer, time),
+        Message::ClientAck { seq } => ack::handle_ack(peer, seq),
         Message::Chat(chat) => chat::handle_chat(peer, chat, decoded.exact.then_some(frame.packet)),
         _ => Flow::End(ProtocolError::WrongDirection { kind: frame.kind }.into()),
     }
@@ -65,8 +92,8 @@ mod tests {
     #[test]
     fn the_table_says_what_is_legal_when() {
         let handlers = Handlers::new().on(1000, |_| Ok(())).unwrap();
-        let before: Vec<_> = (0..8).map(|kind| check(kind, false, &handlers)).collect();
-        let after: Vec<_> = (0..8).map(|kind| check(kind, true, &handlers)).collect();
+        let before: Vec<_> = (0..8).map(|kind| check(kind, Sender::Stranger, &handlers)).collect();
+        let after: Vec<_> = (0..8).map(|kind| check(kind, Sender::Level1, &handlers)).collect();
         let unknown = |kind| Err(ProtocolError::UnknownType { kind });
         let early = |kind| Err(ProtocolError::NotLoggedIn { kind });
         let wrong = Err(ProtocolError::WrongDirection { kind: 2 });
@@ -75,8 +102,16 @@ mod tests {
             after,
             [unknown(0), Err(ProtocolError::SecondLogin), wrong, Ok(()), Ok(()), Ok(()), unknown(6), unknown(7)]
         );
-        assert_eq!(check(1000, false, &handlers), early(1000));
-        assert_eq!(check(1000, true, &handlers), Ok(()));
-        assert_eq!(check(1001, true, &handlers), unknown(1001));
+        assert_eq!(check(1000, Sender::Stranger, &handlers), early(1000));
+        assert_eq!(check(1000, Sender::Level1, &handlers), Ok(()));
+        assert_eq!(check(1001, Sender::Level1, &handlers), unknown(1001));
+        let at_level_2: Vec<_> = (1..8).map(|kind| check(kind, Sender::Level2, &handlers)).collect();
+        assert_eq!(at_level_2, after[1..], "level 2 takes what level 1 takes, and acks");
+        let acks = [Sender::Stranger, Sender::Level1, Sender::Level2].map(|sender| check(102, sender, &handlers));
+        assert_eq!(acks, [early(102), unknown(102), Ok(())]);
+        for kind in [101, 103, 104] {
+            assert_eq!(check(kind, Sender::Level2, &handlers), Err(ProtocolError::WrongDirection { kind }));
+        }
+        assert_eq!(check(105, Sender::Level2, &handlers), unknown(105));
     }
 }

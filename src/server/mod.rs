@@ -34,9 +34,9 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::clock::SystemClock;
 use crate::config::{Config, ConfigError};
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, Session};
 use crate::health::{Counters, Status};
-use crate::jobs::timer::{self, LastSave};
+use crate::jobs::timer::{self, LastSave, StartWriter};
 use crate::jobs::watch::{self, Reporter, Watched};
 use crate::limits;
 use crate::mail::Post;
@@ -74,7 +74,6 @@ pub enum StartError {
 /// What every thread of the server shares. Safe from any thread.
 pub struct Shared {
     config: RwLock<Arc<Config>>, // lock: a leaf
-    cipher: Cipher,
     handlers: Handlers,
     delivery: Arc<Delivery>,
     admission: Arc<Admission>,
@@ -121,6 +120,12 @@ impl Shared {
         let mut deadline = self.stop_deadline.lock();
         let _timed_out = self.stopped.wait_while_for(&mut deadline, |_| !self.is_stopping(), timeout);
         self.is_stopping()
+    }
+}
+
+impl StartWriter for Arc<Shared> {
+    fn start_writer(&self, session: Arc<Session>) {
+        self.writers.start(session, self);
     }
 }
 
@@ -240,7 +245,7 @@ impl Server {
         let capacity = Capacity::compute(&config);
         let storage = Storage::open(&config.data).map_err(|error| StartError::Storage(data.clone(), error))?;
         let waiting = storage.total().map_err(|error| StartError::Storage(data.clone(), error))?;
-        let delivery = Delivery::new(&config, storage, Box::new(SystemClock::new()))
+        let delivery = Delivery::new(&config, cipher, storage, Box::new(SystemClock::new()))
             .and_then(|delivery| timer::reserve_seqs(&delivery).map(|()| delivery))
             .map_err(|error| StartError::Storage(data.clone(), error))?;
         let listener = listener::listen(config.listen).map_err(|error| StartError::Listen(config.listen, error))?;
@@ -259,7 +264,6 @@ impl Server {
             waiting.messages
         );
         let shared = Arc::new(Shared {
-            cipher,
             handlers,
             delivery: Arc::new(delivery),
             admission: Admission::new(Caps {
@@ -285,12 +289,11 @@ impl Server {
 
     fn spawn(shared: Arc<Shared>, listener: TcpListener, address: SocketAddr) -> io::Result<Server> {
         let (listener, last_save) = (Arc::new(listener), Arc::new(Mutex::new(LastSave::default())));
-        let (delivery, report) = (shared.delivery.clone(), last_save.clone());
+        let (writers, report) = (shared.clone(), last_save.clone());
         let config = shared.config();
         let expire_after = config.expire_after;
-        let cipher = Cipher::new(config.key.bytes()).map_err(io::Error::other)?;
         let timer = threads::spawn("timer", limits::STACK_BYTES, move || {
-            timer::timer_loop(&delivery, &cipher, expire_after, &report)
+            timer::timer_loop(&writers.delivery, &writers, expire_after, &report)
         })?;
         let (door, context) = (listener.clone(), shared.clone());
         let accept = match threads::spawn("accept", limits::STACK_BYTES, move || listener::accept_loop(&door, &context))

@@ -8,10 +8,11 @@ use super::admission::Ticket;
 use super::handlers::login::Refusal;
 use crate::clock::Stamp;
 use crate::config::Config;
-use crate::delivery::{Flushed, Mailbox, Session};
+use crate::delivery::{HungUp, Mailbox, Owed, Session};
 use crate::health::{Counter, Counters};
+use crate::language::{Language, say};
 use crate::limits;
-use crate::protocol::ProtocolError;
+use crate::protocol::{NoticeCode, ProtocolError};
 
 /// Why a connection ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +28,7 @@ pub enum Ending {
     Lost(String),
     /// Its writer gave it up: it took nothing, or there was no thread to write to it.
     #[error("hung up on")]
-    HungUp,
+    HungUp(HungUp),
     /// Another login of the same user took over.
     #[error("replaced by another login")]
     Replaced,
@@ -69,7 +70,7 @@ impl Ending {
             Ending::Fin => &counters.closed_by_client,
             Ending::Logout => &counters.logouts,
             Ending::Lost(_) => &counters.lost,
-            Ending::HungUp => &counters.hung_up,
+            Ending::HungUp(_) => &counters.hung_up,
             Ending::LoginTimeout => &counters.login_timeouts,
             Ending::Idle => &counters.idle,
             Ending::PacketTimeout => &counters.packet_timeouts,
@@ -78,6 +79,49 @@ impl Ending {
             Ending::HandlerFailed { .. } => &counters.panics,
             // Takeovers and refusals are counted where they are decided; a stop is no event.
             Ending::Replaced | Ending::Refused(_) | Ending::Stopping => return None,
+        })
+    }
+
+    /// What a level-2 client is told; `None`: it ends by itself, or cannot be told.
+    pub fn notice(&self, language: Language) -> Option<(NoticeCode, String)> {
+        Some(match self {
+            Ending::Fin | Ending::Logout | Ending::Lost(_) | Ending::Refused(_) | Ending::LoginTimeout => return None,
+            Ending::HungUp(HungUp::TooSlow) => (
+                NoticeCode::TooSlow,
+                say!(language, "you have not taken what was ready for you", "您没有接收已为您准备好的数据"),
+            ),
+            Ending::HungUp(HungUp::NoThread) => (
+                NoticeCode::Overloaded,
+                say!(language, "the server has no thread for this connection", "服务器没有线程可用于此连接"),
+            ),
+            Ending::Replaced => (
+                NoticeCode::Replaced,
+                say!(language, "another login with your name took over", "您的用户名已在别处登录"),
+            ),
+            Ending::Idle => {
+                (NoticeCode::Idle, say!(language, "you were silent for too long", "您太久没有发送任何数据"))
+            }
+            Ending::PacketTimeout => (
+                NoticeCode::Idle,
+                say!(language, "a packet was begun and not completed in time", "有数据包未能按时发送完毕"),
+            ),
+            Ending::NoRoom => (
+                NoticeCode::Overloaded,
+                say!(language, "the server has no room for your messages", "服务器没有空间接收您的消息"),
+            ),
+            Ending::Protocol(ProtocolError::ForgedSender) => {
+                (NoticeCode::ForgedSender, ProtocolError::ForgedSender.describe(language))
+            }
+            Ending::Protocol(error) => (NoticeCode::BadPacket, error.describe(language)),
+            Ending::HandlerFailed { kind, .. } => (
+                NoticeCode::BadPacket,
+                say!(
+                    language,
+                    "the server could not handle a packet of type {kind}",
+                    "服务器无法处理类型 {kind} 的数据包"
+                ),
+            ),
+            Ending::Stopping => (NoticeCode::Stopping, say!(language, "the server stops", "服务器正在停止")),
         })
     }
 }
@@ -127,7 +171,10 @@ impl Peer {
         let is_stopping = || shared.is_stopping() || delivery.is_stopped();
         // A longest packet of room, so that a sender of long texts is not starved by senders of short ones.
         let needed = self.config.max_packet_bytes + limits::ENTRY_BYTES;
-        let has_room = || delivery.memory.has_room(needed) && delivery.seqs.has_reserve();
+        let has_room = || {
+            let may_be_unreceipted = session.ledger.as_ref().is_none_or(|ledger| ledger.has_room());
+            delivery.memory.has_room(needed) && delivery.seqs.has_reserve() && may_be_unreceipted
+        };
         delivery.agenda.hurry();
         let is_ready = delivery
             .memory
@@ -141,14 +188,11 @@ impl Peer {
     }
 }
 
-/// What the buffer of a thread to which little comes keeps, in bytes.
-const KEPT_BYTES: usize = 4096;
-
 /// The outboxes that a thread has pushed to and owes a flush. Dropping it pays the debt, also when a handler panics.
 pub struct Touched {
     shared: Arc<Shared>,
-    sessions: Vec<Arc<Session>>,
-    scratch: Vec<u8>,
+    /// The sessions.
+    pub owed: Owed,
     /// Messages that went straight into an outbox, not counted yet.
     pub relayed: u64,
     /// Messages that have to wait, not counted yet.
@@ -158,14 +202,7 @@ pub struct Touched {
 impl Touched {
     /// None yet.
     pub fn new(shared: Arc<Shared>) -> Touched {
-        Touched { shared, sessions: Vec::new(), scratch: Vec::new(), relayed: 0, waiting: 0 }
-    }
-
-    /// This session's outbox was pushed to.
-    pub fn add(&mut self, session: &Arc<Session>) {
-        if !self.sessions.iter().rev().any(|known| Arc::ptr_eq(known, session)) {
-            self.sessions.push(session.clone());
-        }
+        Touched { shared, owed: Owed::default(), relayed: 0, waiting: 0 }
     }
 
     /// Flushes each of them once, and counts what they were pushed. Never waits.
@@ -174,22 +211,8 @@ impl Touched {
             self.shared.delivery.counters.relayed.add(std::mem::take(&mut self.relayed));
             self.shared.delivery.counters.waiting.add(std::mem::take(&mut self.waiting));
         }
-        for session in self.sessions.drain(..) {
-            match session.outbox.flush(&mut self.scratch) {
-                // What TCP acknowledges at once, as it does nearby, the client's next packet confirms.
-                Flushed::Done if session.wants_word() => session.mailbox.collect_acks(&self.shared.delivery),
-                Flushed::Done => {}
-                Flushed::DoneAskAcks => session.mailbox.collect_acks(&self.shared.delivery),
-                Flushed::NeedsWriter => self.shared.writers.start(session, &self.shared),
-            }
-        }
-    }
-
-    /// Gives back the buffer of a busy time.
-    pub fn shrink(&mut self) {
-        if self.scratch.capacity() > KEPT_BYTES {
-            self.scratch = Vec::new();
-        }
+        let shared = &self.shared;
+        self.owed.flush(&shared.delivery, |session| shared.writers.start(session, shared));
     }
 }
 

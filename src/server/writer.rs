@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::Shared;
-use crate::delivery::{Flushed, Session, WriteError, WriterStep};
+use crate::delivery::{Flushed, HungUp, Owed, Session, WriteError, WriterStep};
 use crate::limits;
 use crate::protocol::{Chat, Message};
 use crate::threads;
@@ -46,7 +46,7 @@ impl Writers {
         if let Err(error) = threads::spawn(&name, limits::STACK_BYTES, move || worker.writers.work(session, &worker)) {
             log::error!("c{}: no thread for its writer, so it ends: {error}", present.id);
             shared.delivery.counters.failed_thread.note(shared.delivery.now().mono_ms);
-            present.outbox.hang_up();
+            hang_up(&present, HungUp::NoThread);
             self.give_up_place();
         }
     }
@@ -67,7 +67,7 @@ impl Writers {
         let mut state = self.state.lock();
         state.running -= 1;
         if state.running == 0 {
-            state.waiting.drain(..).for_each(|session| session.outbox.hang_up());
+            state.waiting.drain(..).for_each(|session| hang_up(&session, HungUp::NoThread));
         }
     }
 
@@ -109,13 +109,21 @@ impl Drop for Running<'_> {
     }
 }
 
+/// A level-2 client's own thread tells it why, and then hangs up.
+fn hang_up(session: &Session, why: HungUp) {
+    match session.is_level_2() {
+        true => session.outbox.dismiss(why),
+        false => session.outbox.hang_up(),
+    }
+}
+
 fn thread_name(session: &Session) -> String {
     format!("w:{}", session.name.as_written())
 }
 
 /// Brings one session what it has not got, until it has got everything, is replaced, or takes nothing any more.
 fn writer_loop(session: &Arc<Session>, shared: &Arc<Shared>) {
-    let mut rows = Rows::default();
+    let (mut rows, mut owed) = (Rows::default(), Owed::default());
     loop {
         match session.outbox.drain(&mut rows.chunk, shared.config().write_stall_timeout) {
             Ok(()) => {}
@@ -125,11 +133,12 @@ fn writer_loop(session: &Arc<Session>, shared: &Arc<Shared>) {
                     session.id,
                     session.name.as_written()
                 );
-                return session.outbox.hang_up();
+                return hang_up(session, HungUp::TooSlow);
             }
             Err(WriteError::Broken) => return,
         }
-        session.mailbox.collect_acks(&shared.delivery);
+        session.mailbox.collect_acks(&shared.delivery, &mut owed);
+        owed.flush(&shared.delivery, |other| shared.writers.start(other, shared));
         match session.mailbox.writer_step(session, &shared.delivery) {
             WriterStep::Read { after, upto } => {
                 if !rows.bring(session, shared, after, upto) {
@@ -151,7 +160,7 @@ fn writer_loop(session: &Arc<Session>, shared: &Arc<Shared>) {
 struct Rows {
     chunk: Vec<u8>,
     packets: Vec<u8>,
-    ends: Vec<(usize, u64)>,
+    ends: Vec<(usize, Option<u64>, u64)>,
 }
 
 impl Rows {
@@ -177,8 +186,8 @@ impl Rows {
                 time: row.client_time,
                 ..Chat::default()
             };
-            Message::Chat(chat).encode(&shared.cipher, &mut self.packets);
-            self.ends.push((self.packets.len(), row.seq));
+            Message::Chat(chat).encode(&shared.delivery.cipher, &mut self.packets);
+            self.ends.push((self.packets.len(), row.msg_id, row.seq));
         }
         let complete_upto = is_complete.then_some(upto);
         session.mailbox.hand_over_rows(session, &self.packets, &self.ends, complete_upto, &shared.delivery)

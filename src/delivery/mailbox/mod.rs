@@ -4,15 +4,18 @@
 //! at. It reads no disk and waits for nothing; the only system calls under its lock are those that ask TCP what was acknowledged.
 //! Whoever acts for a session names it, and a session that is not the present one any more changes nothing.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
 mod saving;
 
-pub use saving::{Collected, SaveList, Unsaved};
+pub use saving::{Collected, List, SaveList, Unsaved};
 
 use super::Delivery;
+use super::ledger::{Ledger, Numbered};
+use super::owed::Owed;
 use super::packets::{Packets, Place};
 use super::present::Present;
 use super::session::Session;
@@ -30,6 +33,16 @@ struct Entry {
     /// Bytes of its text, which is what the backlog's limits count.
     text_bytes: u32,
     accepted: Stamp,
+    /// Its level-2 sender's number for it.
+    msg_id: Option<u64>,
+}
+
+/// A message in memory whose sender is to be told what becomes of it.
+struct Awaited {
+    seq: u64,
+    accepted_ms: u64,
+    msg_id: u64,
+    ledger: Arc<Ledger>,
 }
 
 impl Entry {
@@ -58,6 +71,16 @@ pub enum Accepted {
     NoRoom,
     /// It was not taken: the server has stopped.
     Stopped,
+}
+
+/// What a session begins with.
+pub struct Welcome<'a> {
+    /// The login answer, first of all.
+    pub answer: &'a [u8],
+    /// What a level-2 client says it has taken in, ever.
+    pub last_seq: Option<u64>,
+    /// Follows the answer when that is more than was ever handed to it.
+    pub correction: &'a [u8],
 }
 
 /// What an attached session's thread has to do.
@@ -101,9 +124,15 @@ struct State {
     /// Counts what made a reading of the backlog from disk out of date before it was taken in.
     stale_readings: u64,
     present: Option<Present>,
+    /// Of this user as a sender, once it has logged in at level 2.
+    ledger: Option<Arc<Ledger>>,
+    /// In order; none of them has left memory.
+    awaited: VecDeque<Awaited>,
     disk: Backlog,
     held: Held,
     is_listed: bool,
+    /// On the agenda's list of those who owe receipts.
+    owes_receipts: bool,
     /// The timer was called because this mailbox holds much.
     is_hurried: bool,
     seen: Option<Seen>,
@@ -143,16 +172,32 @@ impl State {
     }
 
     /// Moves `acked` to what the present session has acknowledged.
-    fn collect_acks(&mut self, delivery: &Delivery) {
+    fn collect_acks(&mut self, delivery: &Delivery, owed: &mut Owed) {
         let Some(present) = &mut self.present else { return };
         let acked = present.observe(delivery);
         let gone = Held::sum(self.window().ack(acked));
         self.let_go(gone, delivery);
+        let acked = self.window().acked();
+        let count = self.awaited.partition_point(|awaited| awaited.seq <= acked);
+        for awaited in self.awaited.drain(..count) {
+            awaited.ledger.delivered(awaited.msg_id, delivery, owed);
+        }
     }
 
+    /// Who waits for a receipt of an evicted message had one for its being stored; the deletion of its row tells the rest.
     fn evict(&mut self, upto: u64, delivery: &Delivery) {
         let gone = Held::sum(self.window().evict(upto));
         self.let_go(gone, delivery);
+        let evicted = self.window().evicted();
+        let count = self.awaited.partition_point(|awaited| awaited.seq <= evicted);
+        self.awaited.drain(..count);
+    }
+
+    /// When the oldest message was accepted that has no receipt yet, by the monotonic clock.
+    fn receipt_owed_since(&self) -> Option<u64> {
+        let saved = self.window.as_ref()?.saved_upto();
+        let first = self.awaited.partition_point(|awaited| awaited.seq <= saved);
+        self.awaited.get(first).map(|awaited| awaited.accepted_ms)
     }
 
     /// More than what can be on its way into a socket: time to save it, whatever its age, so that it can leave memory.
@@ -172,22 +217,25 @@ impl State {
     }
 
     /// Hands over what is in memory, as far as the outbox has room.
-    fn hand_over_memory(&mut self) {
+    fn hand_over_memory(&mut self, delivery: &Delivery) {
         let State { window: Some(window), present: Some(present), packets, .. } = self else { return };
         while let Next::Memory(seq) = window.next() {
             let Some(entry) = window.entry(seq).filter(|_| !present.is_ending) else { return };
-            if !present.session.outbox.push(packets.at(entry.place), seq) {
+            if !present.session.push(packets.at(entry.place), entry.msg_id, seq, &delivery.cipher) {
                 return;
             }
             window.hand_over(seq);
         }
     }
 
-    fn end_session(&mut self, delivery: &Delivery) -> Option<Arc<Session>> {
-        self.collect_acks(delivery);
+    fn end_session(&mut self, delivery: &Delivery, owed: &mut Owed) -> Option<Arc<Session>> {
+        self.collect_acks(delivery, owed);
         let present = self.present.take()?;
         delivery.counters.present.down();
         self.window().end_session();
+        if let Some(ledger) = &self.ledger {
+            ledger.detach();
+        }
         Some(present.session)
     }
 }
@@ -200,9 +248,12 @@ impl Mailbox {
             packets: Packets::default(),
             stale_readings: 0,
             present: None,
+            ledger: None,
+            awaited: VecDeque::new(),
             disk: Backlog::default(),
             held: Held::default(),
             is_listed: false,
+            owes_receipts: false,
             is_hurried: false,
             seen: None,
         };
@@ -235,21 +286,44 @@ impl Mailbox {
             let mut state = self.state.lock();
             if state.window.is_none() && state.stale_readings == stale_readings {
                 let base = delivery.seqs.base().max(disk.last_seq);
-                state.window = Some(Window::new(base, disk.messages > 0));
+                state.window = Some(Window::new(base, (disk.messages > 0).then_some(disk.first_seq)));
                 state.disk = disk;
             }
         }
     }
 
-    /// Takes in a message: the packet as its recipient gets it, with a text of `text_bytes`. Never waits. Call behind the sender's gate. When the
-    /// recipient's outbox owes a flush, `touch` is called with its session; it must not block.
+    /// What is remembered of this user as a level-2 sender. Reads the disk the first time, so no lock is held by the caller.
+    ///
+    /// # Errors
+    /// The database cannot be read now.
+    pub fn ledger(&self, delivery: &Delivery) -> Result<Arc<Ledger>, storage::StorageError> {
+        if let Some(ledger) = &self.state.lock().ledger {
+            return Ok(ledger.clone());
+        }
+        // Nobody writes it meanwhile: only a loaded one is written, and the mailbox stays in memory while the caller has it.
+        let known = delivery.storage.sender(&self.key)?;
+        let mut state = self.state.lock();
+        Ok(state.ledger.get_or_insert_with(|| Arc::new(Ledger::new(self.key.clone(), known))).clone())
+    }
+
+    /// A row of this user's as a sender was acknowledged, and is deleted.
+    pub(crate) fn delivered(&self, msg_id: u64, delivery: &Delivery, owed: &mut Owed) {
+        let ledger = self.state.lock().ledger.clone();
+        if let Some(ledger) = ledger {
+            ledger.delivered(msg_id, delivery, owed);
+        }
+    }
+
+    /// Takes in a message: the packet as a level-1 recipient gets it, with a text of `text_bytes`, and its level-2 sender's number. Never waits. Call
+    /// behind the sender's gate.
     pub fn accept(
         self: &Arc<Self>,
         packet: &[u8],
         text_bytes: u32,
+        numbered: Option<&Numbered>,
         now: Stamp,
         delivery: &Delivery,
-        touch: impl FnOnce(&Arc<Session>),
+        owed: &mut Owed,
     ) -> Accepted {
         let mut guard = self.state.lock();
         let state = &mut *guard;
@@ -266,14 +340,16 @@ impl Mailbox {
         let cost = cost(packet.len());
         let may_go_live = is_caught_up && !state.holds_much(delivery);
         let present = state.present.as_ref().filter(|present| !present.is_ending);
-        let is_live = may_go_live && present.is_some_and(|present| present.session.outbox.push(packet, seq));
+        let msg_id = numbered.map(|numbered| numbered.msg_id);
+        let is_live =
+            may_go_live && present.is_some_and(|present| present.session.push(packet, msg_id, seq, &delivery.cipher));
         if let Some(present) = present {
-            touch(&present.session);
+            owed.add(&present.session);
         }
         if is_live {
             delivery.memory.charge(cost);
         } else {
-            if let Some(refusal) = state.refusal(text_bytes, delivery) {
+            if let Some(refusal) = state.refusal(text_bytes, delivery, owed) {
                 return refusal;
             }
             if !delivery.memory.try_charge(cost) {
@@ -286,13 +362,19 @@ impl Mailbox {
         }
         state.held.cost += cost;
         state.held.text_bytes += u64::from(text_bytes);
-        let entry = Entry { place: state.packets.push(packet), text_bytes, accepted: now };
+        let entry = Entry { place: state.packets.push(packet), text_bytes, accepted: now, msg_id };
         let window = state.window();
         window.accept(entry);
         if is_live {
             window.hand_over(seq);
         }
         delivery.seqs.used(seq);
+        if let Some(Numbered { ledger, msg_id, hash }) = numbered {
+            ledger.accepted(*msg_id, *hash);
+            let awaited = Awaited { seq, accepted_ms: now.mono_ms, msg_id: *msg_id, ledger: ledger.clone() };
+            state.awaited.push_back(awaited);
+            self.enlist_for_receipts(state, now.mono_ms, delivery);
+        }
         self.enlist(state, now.mono_ms, delivery);
         if !state.is_hurried && (state.holds_much(delivery) || delivery.memory.is_tight()) {
             state.is_hurried = true;
@@ -308,14 +390,22 @@ impl Mailbox {
         }
     }
 
+    fn enlist_for_receipts(self: &Arc<Self>, state: &mut State, since_ms: u64, delivery: &Delivery) {
+        if !state.owes_receipts {
+            state.owes_receipts = true;
+            delivery.agenda.add_receipts(self.clone(), since_ms + delivery.limits.receipt_interval_ms);
+        }
+    }
+
     /// Makes `session` the present one, in one section with its login answer and with everything that can be handed over from memory. The session
     /// that was present is closed by the caller before. `Err`: it is not, and must be closed first.
     pub fn attach(
         self: &Arc<Self>,
         session: &Arc<Session>,
-        answer: &[u8],
+        welcome: &Welcome<'_>,
         now: Stamp,
         delivery: &Delivery,
+        owed: &mut Owed,
     ) -> Result<Attached, Arc<Session>> {
         let mut state = self.state.lock();
         if let Some(present) = &state.present
@@ -323,15 +413,23 @@ impl Mailbox {
         {
             return Err(present.session.clone());
         }
-        let replaced = state.end_session(delivery);
-        session.outbox.push_answer(answer);
+        let replaced = state.end_session(delivery, owed);
+        session.outbox.push_answer(welcome.answer);
         let window = state.window();
         let (acked, last) = (window.acked(), window.last());
         state.present = Some(Present::new(session.clone(), acked, last));
         delivery.counters.present.up();
+        if let Some(ledger) = &session.ledger {
+            ledger.attach(session, now.mono_ms, delivery);
+        }
+        if let Some(last_seq) = welcome.last_seq
+            && !state.claim(last_seq, delivery, owed)
+        {
+            session.outbox.push_answer(welcome.correction);
+        }
         let needs_writer = match state.window().is_live() {
             true => {
-                state.hand_over_memory();
+                state.hand_over_memory(delivery);
                 false
             }
             false => session.outbox.claim_writer(),
@@ -342,19 +440,47 @@ impl Mailbox {
     }
 
     /// A packet came from the client whose last byte is byte `read_bytes` of its stream: a sign of life that may confirm what TCP has acknowledged.
-    pub fn heard(self: &Arc<Self>, session: &Session, read_bytes: u64, now: Stamp, delivery: &Delivery) {
+    pub fn heard(
+        self: &Arc<Self>,
+        session: &Session,
+        read_bytes: u64,
+        now: Stamp,
+        delivery: &Delivery,
+        owed: &mut Owed,
+    ) {
         let mut state = self.state.lock();
         let Some(present) = state.present(session) else { return };
         present.heard(read_bytes);
-        state.collect_acks(delivery);
+        state.collect_acks(delivery, owed);
         if state.window().to_delete().is_some() {
             self.enlist(&mut state, now.mono_ms, delivery);
         }
     }
 
+    /// The level-2 client of this session has taken in everything up to `seq`. `false`: that is more than was ever handed to it, and was taken for as
+    /// much as was.
+    pub fn ack(
+        self: &Arc<Self>,
+        session: &Session,
+        seq: u64,
+        now: Stamp,
+        delivery: &Delivery,
+        owed: &mut Owed,
+    ) -> bool {
+        let mut state = self.state.lock();
+        if state.present(session).is_none() {
+            return true;
+        }
+        let is_true = state.claim(seq, delivery, owed);
+        if state.window().to_delete().is_some() {
+            self.enlist(&mut state, now.mono_ms, delivery);
+        }
+        is_true
+    }
+
     /// Collects what TCP has acknowledged.
-    pub fn collect_acks(&self, delivery: &Delivery) {
-        self.state.lock().collect_acks(delivery);
+    pub fn collect_acks(&self, delivery: &Delivery, owed: &mut Owed) {
+        self.state.lock().collect_acks(delivery, owed);
     }
 
     /// The session begins to end: nothing more is handed to it, but what its client's TCP acknowledges still counts. `took_leave`: it ends with
@@ -366,10 +492,16 @@ impl Mailbox {
     }
 
     /// The session is over. Gives the number of messages that wait now, or `None` when the session was not the present one.
-    pub fn detach(self: &Arc<Self>, session: &Session, now: Stamp, delivery: &Delivery) -> Option<u64> {
+    pub fn detach(
+        self: &Arc<Self>,
+        session: &Session,
+        now: Stamp,
+        delivery: &Delivery,
+        owed: &mut Owed,
+    ) -> Option<u64> {
         let mut state = self.state.lock();
         state.present(session)?;
-        state.end_session(delivery);
+        state.end_session(delivery, owed);
         state.see(&session.name, now.unix_ms, delivery);
         self.enlist(&mut state, now.mono_ms, delivery);
         Some(state.waiting())
@@ -385,7 +517,7 @@ impl Mailbox {
         if let Next::Disk { after, upto } = state.window().next() {
             return WriterStep::Read { after, upto };
         }
-        state.hand_over_memory();
+        state.hand_over_memory(delivery);
         self.enlist(&mut state, delivery.now().mono_ms, delivery);
         if state.window().is_caught_up() {
             session.outbox.resign_writer();
@@ -395,14 +527,14 @@ impl Mailbox {
         }
     }
 
-    /// Hands over rows read for a `WriterStep::Read`: their packets one after another in `packets`, each with its end and seq in `ends`. When all rows
+    /// Hands over rows read for a `WriterStep::Read`: their packets one after another in `packets`, each with its end, its number and its seq in `ends`. When all rows
     /// of the range were read, `complete_upto` is the range's end, which the window skips to, since expired rows leave gaps.
     /// `false`: the session is not the present one any more.
     pub fn hand_over_rows(
         self: &Arc<Self>,
         session: &Session,
         packets: &[u8],
-        ends: &[(usize, u64)],
+        ends: &[(usize, Option<u64>, u64)],
         complete_upto: Option<u64>,
         delivery: &Delivery,
     ) -> bool {
@@ -414,8 +546,10 @@ impl Mailbox {
         // From now on TCP must be asked about them.
         self.enlist(&mut state, delivery.now().mono_ms, delivery);
         let mut start = 0;
-        for &(end, seq) in ends {
-            if !session.outbox.push(&packets[start..end], seq) {
+        for &(end, msg_id, seq) in ends {
+            // The client may have said meanwhile that it has it.
+            let is_new = seq > state.window().sent();
+            if is_new && !session.push(&packets[start..end], msg_id, seq, &delivery.cipher) {
                 return true;
             }
             state.window().hand_over(seq);
@@ -436,8 +570,13 @@ impl Mailbox {
         match &state.window {
             None => Some(0),
             Some(window) => {
+                // Nobody else has the ledger: no message in memory, no session.
+                let is_ledger_idle =
+                    state.ledger.as_ref().is_none_or(|ledger| Arc::strong_count(ledger) == 1 && ledger.is_clean());
                 let is_idle = state.present.is_none()
                     && !state.is_listed
+                    && !state.owes_receipts
+                    && is_ledger_idle
                     && state.seen.is_none()
                     && window.in_memory() == 0
                     && window.to_delete().is_none();
@@ -465,7 +604,7 @@ impl State {
     }
 
     /// Why a message for a recipient who does not take it at once is refused, if it is.
-    fn refusal(&mut self, text_bytes: u32, delivery: &Delivery) -> Option<Accepted> {
+    fn refusal(&mut self, text_bytes: u32, delivery: &Delivery, owed: &mut Owed) -> Option<Accepted> {
         let limits = &delivery.limits;
         let is_full = |state: &State| {
             // What is saved and still in memory counts twice: at most an outbox more than there is.
@@ -474,7 +613,7 @@ impl State {
         };
         if is_full(self) {
             // It may only look full: what was acknowledged since TCP was asked last does not wait.
-            self.collect_acks(delivery);
+            self.collect_acks(delivery, owed);
             if is_full(self) {
                 return Some(Accepted::BacklogFull);
             }
@@ -482,11 +621,23 @@ impl State {
         (delivery.storage.used_bytes() >= limits.data_bytes).then_some(Accepted::NoSpace)
     }
 
+    /// The present client says that it has taken in everything up to `seq`; `false`: it cannot have.
+    fn claim(&mut self, seq: u64, delivery: &Delivery, owed: &mut Owed) -> bool {
+        let is_true = self.window().claim(seq);
+        let sent = self.window().sent();
+        if let Some(present) = &mut self.present {
+            present.claimed(seq.min(sent));
+        }
+        self.collect_acks(delivery, owed);
+        is_true
+    }
+
     fn shrink(&mut self) {
         let State { window: Some(window), packets, .. } = self else { return };
         if window.in_memory() == 0 {
             window.shrink();
             packets.shrink();
+            self.awaited = VecDeque::new();
         }
     }
 

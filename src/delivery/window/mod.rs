@@ -20,7 +20,8 @@
 //! along, since "and not acknowledged" makes that true at once. So memory holds exactly the messages in `(evicted, last]`, and what may
 //! be on disk and is not acknowledged lies in `(acked, saved]`: from acceptance to acknowledgement a message is in one of the two.
 //!
-//! Two more cursors keep the disk tidy: `written`, the highest seq that may have a row, and `deleted`, up to which all rows are gone.
+//! Two more cursors keep the disk tidy: `written`, the highest seq that may have a row, and `deleted`, up to which all rows are gone. And `shown`
+//! is the highest `sent` there ever was: a level-2 client may have taken in so much, and say so when it comes back.
 
 use std::collections::VecDeque;
 
@@ -53,15 +54,17 @@ pub struct Window<M> {
     last: u64,
     written: u64,
     deleted: u64,
+    /// The highest seq that was ever handed to a session; what was before this process counts as handed.
+    shown: u64,
     /// The messages `(evicted, last]`, in order.
     entries: VecDeque<M>,
 }
 
 impl<M> Window<M> {
-    /// A window that knows nothing of before `base`, except that rows up to `base` wait on disk when `waiting`.
-    /// `base` is at or above every seq that was ever handed out for this user.
-    pub fn new(base: u64, waiting: bool) -> Window<M> {
-        let acked = if waiting { 0 } else { base };
+    /// A window that knows nothing of before `base`, except that rows from `first` on wait on disk, if any.
+    /// `base` is at or above every seq that was ever given out for this user.
+    pub fn new(base: u64, first: Option<u64>) -> Window<M> {
+        let acked = first.map_or(base, |first| first.saturating_sub(1));
         Window {
             acked,
             sent: acked,
@@ -70,6 +73,7 @@ impl<M> Window<M> {
             last: base,
             written: base,
             deleted: acked,
+            shown: base,
             entries: VecDeque::new(),
         }
     }
@@ -116,6 +120,14 @@ impl<M> Window<M> {
     /// The present session has been handed everything up to `seq`. Gaps are legal: expired rows leave them.
     pub fn hand_over(&mut self, seq: u64) {
         self.sent = self.sent.max(seq.min(self.last));
+        self.shown = self.shown.max(self.sent);
+    }
+
+    /// The client says by itself that it has taken in everything up to `seq`, perhaps in an earlier session: what it has is not sent again. `false`:
+    /// that is more than was ever handed to it, and is taken for as much as was. `ack` comes after it.
+    pub fn claim(&mut self, seq: u64) -> bool {
+        self.sent = self.sent.max(seq.min(self.shown));
+        seq <= self.shown
     }
 
     /// The session has acknowledged everything up to `seq`; past `sent` is clamped. Gives the messages that leave memory.
@@ -198,6 +210,11 @@ impl<M> Window<M> {
     /// Up to here everything has been handed to the present session.
     pub fn sent(&self) -> u64 {
         self.sent
+    }
+
+    /// Up to here everything unacknowledged is on disk only.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
     }
 
     /// Up to here everything unacknowledged is on disk.

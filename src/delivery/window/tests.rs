@@ -26,6 +26,8 @@ enum Step {
     EvictSent,
     /// Acknowledges so many of the messages that the session has.
     Ack(u64),
+    /// A level-2 client says that it has all that it was ever handed, in earlier sessions too.
+    Claim,
     EndSession,
     BeginSession,
     ExpireOldest,
@@ -46,13 +48,15 @@ struct World {
     expired: BTreeSet<u64>,
     /// The last message that the session got.
     got: u64,
+    /// The last message that any session got, or may have got before this process.
+    shown: u64,
 }
 
 impl World {
     fn new(waiting: u64) -> World {
         let disk: BTreeSet<u64> = (BASE - waiting + 1..=BASE).collect();
         World {
-            window: Window::new(BASE, waiting > 0),
+            window: Window::new(BASE, (waiting > 0).then_some(BASE - waiting + 1)),
             due: disk.clone(),
             disk,
             save: None,
@@ -60,6 +64,7 @@ impl World {
             is_present: false,
             expired: BTreeSet::new(),
             got: 0,
+            shown: BASE,
         }
     }
 
@@ -93,11 +98,14 @@ impl World {
             Step::EndRead => {
                 let Some((rows, is_complete, upto)) = self.read.take() else { return false };
                 for seq in rows {
-                    self.get(seq);
-                    self.window.hand_over(seq);
+                    if seq > self.window.sent() {
+                        self.get(seq);
+                        self.window.hand_over(seq);
+                    }
                 }
                 if is_complete {
                     self.window.hand_over(upto);
+                    self.shown = self.shown.max(upto);
                 }
             }
             Step::BeginSave(max) => {
@@ -128,6 +136,16 @@ impl World {
                 };
                 drop(self.window.ack(seq));
                 self.due = self.due.split_off(&(seq + 1));
+            }
+            Step::Claim => {
+                if !self.is_present {
+                    return false;
+                }
+                assert!(self.window.clone().claim(self.shown) && !self.window.clone().claim(self.shown + 1));
+                self.window.claim(u64::MAX);
+                drop(self.window.ack(self.shown));
+                self.due = self.due.split_off(&(self.shown + 1));
+                self.got = self.got.max(self.shown);
             }
             Step::EndSession => {
                 if !self.is_present {
@@ -172,6 +190,7 @@ impl World {
         let skipped = self.due.range(self.got + 1..seq).next();
         assert_eq!(skipped, None, "skipped on the way to {seq}");
         self.got = seq;
+        self.shown = self.shown.max(seq);
     }
 
     fn window_has(&self, seq: u64) -> bool {
@@ -231,7 +250,7 @@ impl World {
     }
 }
 
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     Step::Accept,
     Step::HandOverFromMemory,
     Step::BeginRead,
@@ -243,6 +262,7 @@ const STEPS: [Step; 14] = [
     Step::FailCommit(true),
     Step::EvictAll,
     Step::Ack(1),
+    Step::Claim,
     Step::EndSession,
     Step::BeginSession,
     Step::ExpireOldest,
@@ -275,7 +295,7 @@ fn every_reachable_state_loses_nothing_and_keeps_order() {
 
 #[test]
 fn an_ack_beyond_what_was_sent_is_clamped() {
-    let mut window: Window<u64> = Window::new(0, false);
+    let mut window: Window<u64> = Window::new(0, None);
     window.accept(1);
     window.accept(2);
     window.hand_over(1);
@@ -285,7 +305,7 @@ fn an_ack_beyond_what_was_sent_is_clamped() {
 
 #[test]
 fn a_message_acknowledged_during_its_save_is_deleted_by_the_next() {
-    let mut window: Window<u64> = Window::new(0, false);
+    let mut window: Window<u64> = Window::new(0, None);
     window.accept(1);
     window.hand_over(1);
     assert_eq!(window.begin_save(9).count(), 1);
@@ -298,7 +318,7 @@ fn a_message_acknowledged_during_its_save_is_deleted_by_the_next() {
 
 #[test]
 fn a_message_acknowledged_before_its_save_never_has_a_row() {
-    let mut window: Window<u64> = Window::new(0, false);
+    let mut window: Window<u64> = Window::new(0, None);
     window.accept(1);
     window.hand_over(1);
     drop(window.ack(1));
@@ -318,6 +338,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => Just(Step::EvictAll),
         1 => Just(Step::EvictSent),
         3 => (1u64..6).prop_map(Step::Ack),
+        1 => Just(Step::Claim),
         1 => Just(Step::EndSession),
         2 => Just(Step::BeginSession),
         1 => Just(Step::ExpireOldest),

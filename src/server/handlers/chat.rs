@@ -2,62 +2,150 @@
 
 use std::sync::Arc;
 
-use crate::delivery::{Accepted, Delivery, Mailbox};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::delivery::{Accepted, Delivery, Known, Mailbox, Numbered};
 use crate::health::{Counter, Counters};
 use crate::limits;
-use crate::protocol::{Chat, Cipher, Message, PacketType, ProtocolError, UserName};
+use crate::protocol::{Chat, Cipher, MAX_NUMBER, Message, PacketType, ProtocolError, Reason, UserName};
 use crate::server::peer::{Ending, Flow, Peer};
 use crate::storage::StorageError;
 
-/// Takes the message in, or drops it silently where level 1 has no way to tell. `packet` is the packet as received when it may be forwarded
-/// as it is.
+/// Takes the message in, or refuses it: with a receipt where it has a number, silently at level 1, which has no way to tell. `packet` is the packet as
+/// received when it may be forwarded as it is.
 pub fn handle_chat(peer: &mut Peer, chat: Chat<'_>, packet: Option<&[u8]>) -> Flow {
-    let Peer { shared, config, session: Some(session), recipient, touched, .. } = peer else {
+    let Peer { shared, config, session: Some(session), recipient, touched, now, .. } = peer else {
         return Flow::End(ProtocolError::NotLoggedIn { kind: PacketType::C2CTextChat as u32 }.into());
     };
     if !is_sender(chat.from, &session.name) {
         return Flow::End(ProtocolError::ForgedSender.into());
     }
-    if chat.text.len() > config.max_text_bytes {
-        return dropped(peer, |counters| &counters.refused_text, "its text is longer than max_text_bytes");
-    }
-    match find(recipient, chat.to, &shared.delivery) {
-        Ok(()) => {}
-        Err(Lookup::BadName) => {
-            return dropped(peer, |counters| &counters.refused_name, "nobody can have its recipient's name");
-        }
+    let delivery = &shared.delivery;
+    let numbered = match (&session.ledger, chat.msg_id) {
+        (Some(_), Some(0 | MAX_NUMBER_AND_MORE..)) => return Flow::End(ProtocolError::BadBody.into()),
+        (Some(ledger), Some(msg_id)) => Some(Numbered { ledger: ledger.clone(), msg_id, hash: hash(&chat) }),
+        _ => None,
+    };
+    let refusal = match find(recipient, chat.to, delivery) {
+        _ if chat.text.len() > config.max_text_bytes => Some(Refused::Text),
+        Ok(()) => None,
+        Err(Lookup::BadName) => Some(Refused::Name),
         Err(Lookup::Disk(error)) => return wait_for_disk(peer, &error),
-    }
-    let Some((_, mailbox)) = recipient else { return Flow::Next };
+    };
     let canonical;
     let packet = match packet {
         Some(packet) => packet,
         None => {
-            canonical = encode(chat, &shared.cipher);
+            canonical = encode(Chat { msg_id: None, seq: None, ..chat }, &delivery.cipher);
             &canonical
         }
     };
     let text_bytes = chat.text.len() as u32;
-    let accept = || mailbox.accept(packet, text_bytes, peer.now, &shared.delivery, |session| touched.add(session));
-    match session.enter(accept) {
-        None => Flow::End(Ending::Replaced),
-        Some(Accepted::Live) => {
+    // One section: a takeover comes before all of it or after all of it, so that a resend on the new connection finds what this one did.
+    let taken = session.enter(|| {
+        if let Some(Numbered { ledger, msg_id, hash }) = &numbered {
+            match ledger.check(*msg_id, *hash, &mut touched.owed) {
+                Known::New => {}
+                Known::Same => return Taken::Before,
+                Known::Full => return Taken::Accept(Accepted::NoRoom),
+                Known::Used => return Taken::Refuse(Refused::IdUsed),
+                Known::TooOld => return Taken::Refuse(Refused::IdTooOld),
+            }
+        }
+        match (refusal, &recipient) {
+            (None, Some((_, mailbox))) => {
+                Taken::Accept(mailbox.accept(packet, text_bytes, numbered.as_ref(), *now, delivery, &mut touched.owed))
+            }
+            (refusal, _) => Taken::Refuse(refusal.unwrap_or(Refused::Name)),
+        }
+    });
+    let refused = match taken {
+        None => return Flow::End(Ending::Replaced),
+        Some(Taken::Before) => return Flow::Next,
+        Some(Taken::Accept(Accepted::Live)) => {
             touched.relayed += 1;
-            Flow::Next
+            return Flow::Next;
         }
-        Some(Accepted::Waiting) => {
+        Some(Taken::Accept(Accepted::Waiting)) => {
             touched.waiting += 1;
-            Flow::Next
+            return Flow::Next;
         }
-        Some(Accepted::NoRoom) => Flow::Wait,
-        Some(Accepted::Stopped) => Flow::End(Ending::Stopping),
-        Some(Accepted::BacklogFull) => {
-            dropped(peer, |counters| &counters.refused_backlog, "its recipient's backlog is full")
-        }
-        Some(Accepted::NoSpace) => {
-            dropped(peer, |counters| &counters.refused_database, "the database has reached data_bytes")
+        Some(Taken::Accept(Accepted::NoRoom)) => return Flow::Wait,
+        Some(Taken::Accept(Accepted::Stopped)) => return Flow::End(Ending::Stopping),
+        Some(Taken::Accept(Accepted::BacklogFull)) => Refused::Backlog,
+        Some(Taken::Accept(Accepted::NoSpace)) => Refused::Database,
+        Some(Taken::Refuse(refused)) => refused,
+    };
+    if let Some(Numbered { ledger, msg_id, .. }) = &numbered {
+        ledger.refuse(*msg_id, Some(refused.reason()), &mut touched.owed);
+    }
+    note(peer, refused);
+    Flow::Next
+}
+
+const MAX_NUMBER_AND_MORE: u64 = MAX_NUMBER + 1;
+
+/// What became of a packet behind the gate.
+enum Taken {
+    /// It was taken before; its sender hears of its present state.
+    Before,
+    Accept(Accepted),
+    Refuse(Refused),
+}
+
+/// Why a message is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    Name,
+    Text,
+    Backlog,
+    Database,
+    IdUsed,
+    IdTooOld,
+}
+
+impl Refused {
+    fn reason(self) -> Reason {
+        match self {
+            Refused::Name => Reason::BadName,
+            Refused::Text => Reason::TooLong,
+            Refused::Backlog => Reason::BacklogFull,
+            Refused::Database => Reason::NoSpace,
+            Refused::IdUsed => Reason::IdUsed,
+            Refused::IdTooOld => Reason::IdTooOld,
         }
     }
+
+    fn counter(self, counters: &Counters) -> &Counter {
+        match self {
+            Refused::Name => &counters.refused_name,
+            Refused::Text => &counters.refused_text,
+            Refused::Backlog => &counters.refused_backlog,
+            Refused::Database => &counters.refused_database,
+            Refused::IdUsed | Refused::IdTooOld => &counters.refused_id,
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Refused::Name => "nobody can have its recipient's name",
+            Refused::Text => "its text is longer than max_text_bytes",
+            Refused::Backlog => "its recipient's backlog is full",
+            Refused::Database => "the database has reached data_bytes",
+            Refused::IdUsed => "another message has its msg_id",
+            Refused::IdTooOld => "its msg_id is older than those that are remembered",
+        }
+    }
+}
+
+/// What is compared when a number comes again. It is on disk: another hash takes a new column.
+fn hash(chat: &Chat<'_>) -> u64 {
+    let mut hash = Xxh3::new();
+    hash.update(&(chat.to.len() as u64).to_be_bytes());
+    hash.update(chat.to.as_bytes());
+    hash.update(&chat.time.to_be_bytes());
+    hash.update(chat.text.as_bytes());
+    hash.digest()
 }
 
 fn encode(chat: Chat<'_>, cipher: &Cipher) -> Vec<u8> {
@@ -105,9 +193,8 @@ fn wait_for_disk(peer: &mut Peer, error: &StorageError) -> Flow {
     }
 }
 
-fn dropped(peer: &Peer, counter: fn(&Counters) -> &Counter, why: &str) -> Flow {
-    if let Some(count) = counter(&peer.shared.delivery.counters).note(peer.now.mono_ms) {
-        log::warn!("c{}: message dropped: {why} ({count} since the last such line)", peer.id);
+fn note(peer: &Peer, refused: Refused) {
+    if let Some(count) = refused.counter(&peer.shared.delivery.counters).note(peer.now.mono_ms) {
+        log::warn!("c{}: message dropped: {} ({count} since the last such line)", peer.id, refused.words());
     }
-    Flow::Next
 }

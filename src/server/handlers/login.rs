@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::delivery::{Outbox, Session};
+use crate::delivery::{HungUp, Ledger, Outbox, Session, Welcome};
 use crate::language::{Language, say};
 use crate::limits;
-use crate::protocol::{LoginAnswer, Message, NameError, UserName};
+use crate::protocol::{Granted, LoginAnswer, Message, NameError, UserName};
+use crate::server::handlers::ack::correction;
 use crate::server::peer::{Ending, Flow, Peer};
+use crate::storage::StorageError;
 use crate::threads;
 
 /// Why a login is refused; `Display` is English, for the log.
@@ -41,9 +43,10 @@ impl Refusal {
 }
 
 /// Answers the login; the connection ends when the answer is no.
-pub fn handle_login(peer: &mut Peer, name: &str) -> Flow {
+pub fn handle_login(peer: &mut Peer, name: &str, level: Option<u32>, last_seq: Option<u64>) -> Flow {
     let language = peer.config.language;
-    match log_in(peer, name, language) {
+    let is_level_2 = level.is_some_and(|level| level >= 2);
+    match log_in(peer, name, is_level_2, last_seq.filter(|_| is_level_2), language) {
         Ok(()) => Flow::Next,
         Err(refusal) => {
             refuse(peer, &refusal.describe(language));
@@ -52,7 +55,13 @@ pub fn handle_login(peer: &mut Peer, name: &str) -> Flow {
     }
 }
 
-fn log_in(peer: &mut Peer, name: &str, language: Language) -> Result<(), Refusal> {
+fn log_in(
+    peer: &mut Peer,
+    name: &str,
+    is_level_2: bool,
+    last_seq: Option<u64>,
+    language: Language,
+) -> Result<(), Refusal> {
     let shared = peer.shared.clone();
     let delivery = &shared.delivery;
     let counters = &delivery.counters;
@@ -61,17 +70,32 @@ fn log_in(peer: &mut Peer, name: &str, language: Language) -> Result<(), Refusal
         counters.logins_refused_memory.add(1);
         return Err(Refusal::NoMemory);
     }
-    let mailbox = delivery.mailbox(name.key()).map_err(|error| {
+    let disk_failed = |error: StorageError| {
         log::error!("c{}: login: {error}", peer.id);
         counters.logins_refused_disk.add(1);
         Refusal::Disk
-    })?;
+    };
+    let mailbox = delivery.mailbox(name.key()).map_err(disk_failed)?;
+    let ledger = match is_level_2.then(|| mailbox.ledger(delivery)).transpose() {
+        Ok(ledger) => ledger,
+        Err(error) => {
+            delivery.release(mailbox);
+            return Err(disk_failed(error));
+        }
+    };
     let outbox = Outbox::new(peer.socket.clone(), delivery.limits.outbox_bytes);
-    let session = Arc::new(Session::new(peer.id, delivery.next_generation(), name, mailbox.clone(), outbox));
-    let answer = answer(peer, true, language.pick("welcome", "欢迎"));
+    let generation = delivery.next_generation();
+    let session = Session::new(peer.id, generation, name, mailbox.clone(), outbox, ledger, language);
+    let session = Arc::new(session);
+    let correction = correction(peer);
     let mut is_takeover = false;
     let attached = loop {
-        match mailbox.attach(&session, &answer, peer.now, delivery) {
+        // Told anew each time: what the old session has sent meanwhile counts.
+        let granted = session.ledger.as_ref().map(|ledger| granted(peer, ledger));
+        let answer = answer(peer, true, language.pick("welcome", "欢迎"), granted);
+        let owed = &mut peer.touched.owed;
+        let welcome = Welcome { answer: &answer, last_seq, correction: &correction };
+        match mailbox.attach(&session, &welcome, peer.now, delivery, owed) {
             Ok(attached) => break attached,
             // When `close` returns nothing of the old session is executed any more. Then it can be replaced.
             Err(present) => is_takeover |= present.close(),
@@ -83,18 +107,23 @@ fn log_in(peer: &mut Peer, name: &str, language: Language) -> Result<(), Refusal
     threads::rename(session.name.as_written());
     // One that had ended by itself, and whose thread has not come to say so, is replaced too, but taken over is nothing.
     if let Some(replaced) = attached.replaced {
-        replaced.outbox.hang_up();
+        match replaced.is_level_2() {
+            // Its own thread tells it why, and then hangs up.
+            true => replaced.outbox.dismiss(HungUp::TooSlow),
+            false => replaced.outbox.hang_up(),
+        }
         delivery.memory.wake_all();
     }
     if is_takeover {
         counters.takeovers.add(1);
     }
     let note = if is_takeover { ", replacing an older connection" } else { "" };
-    log::info!("c{}: {} logged in from {}{note}", peer.id, session.name.as_written(), peer.address);
+    let level = if is_level_2 { " at level 2" } else { "" };
+    log::info!("c{}: {} logged in from {}{level}{note}", peer.id, session.name.as_written(), peer.address);
     if attached.needs_writer {
         shared.writers.start(session.clone(), &shared);
     }
-    peer.touched.add(&session);
+    peer.touched.owed.add(&session);
     Ok(())
 }
 
@@ -102,15 +131,25 @@ fn refuse(peer: &Peer, tips: &str) {
     // A fresh socket takes so few bytes at once; if it does not, the client is gone.
     let _ = rustix::net::send(
         &peer.socket,
-        &answer(peer, false, tips),
+        &answer(peer, false, tips, None),
         rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
     );
 }
 
-fn answer(peer: &Peer, login: bool, tips: &str) -> Vec<u8> {
+fn answer(peer: &Peer, login: bool, tips: &str, granted: Option<Granted>) -> Vec<u8> {
     let mut packet = Vec::new();
     let time = peer.now.unix_ms.div_euclid(1000);
-    Message::ServerAcceptLogin(LoginAnswer { login, tips, time, granted: None })
-        .encode(&peer.shared.cipher, &mut packet);
+    let answer = LoginAnswer { login, tips, time, granted };
+    Message::ServerAcceptLogin(answer).encode(&peer.shared.delivery.cipher, &mut packet);
     packet
+}
+
+fn granted(peer: &Peer, ledger: &Ledger) -> Granted {
+    let limited = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    Granted {
+        level: 2,
+        read_timeout_secs: limited(peer.config.read_timeout.as_secs()).max(1),
+        max_packet_bytes: limited(peer.config.max_packet_bytes as u64),
+        last_msg_id: ledger.highest(),
+    }
 }

@@ -1,8 +1,15 @@
 //! PK_ClientPing: a client is still there.
 
-use crate::server::peer::Flow;
+use crate::protocol::Message;
+use crate::server::peer::{Flow, Peer};
 
-/// Nothing to do and nothing to answer: that a packet came has restarted the read timeout already.
-pub fn handle_ping() -> Flow {
+/// That a packet came has restarted the read timeout already. A level-1 client gets no answer, a level-2 client a pong with its own time.
+pub fn handle_ping(peer: &mut Peer, time: i64) -> Flow {
+    if let Some(session) = peer.session.as_ref().filter(|session| session.is_level_2()) {
+        let mut packet = Vec::new();
+        Message::ServerPong { time }.encode(&peer.shared.delivery.cipher, &mut packet);
+        session.outbox.push_answer(&packet);
+        peer.touched.owed.add(session);
+    }
     Flow::Next
 }
