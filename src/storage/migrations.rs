@@ -39,7 +39,7 @@ pub(super) fn migrate(connection: &mut Connection, path: &Path) -> Result<(), St
 #[cfg(test)]
 mod tests {
     use super::super::tests::{insert, saved};
-    use super::super::{Batch, DATABASE, Storage};
+    use super::super::{Batch, DATABASE, Row, SenderState, SenderUpdate, SentBlock, SentId, Storage};
     use super::*;
 
     /// A database as the version of this program with `version` migrations left it, with one message where there is a table for it.
@@ -62,7 +62,25 @@ mod tests {
             older(&dir.path().join(DATABASE), version);
             let storage = Storage::open(dir.path()).unwrap();
             assert_eq!(storage.backlog("bob").unwrap().messages, (version >= 1) as u64, "from schema {version}");
-            saved(&storage, &Batch { inserts: vec![insert("bob", 8, "again")], ..Batch::default() });
+            if version >= 1 {
+                let row = Row {
+                    seq: 7,
+                    sender: "ann".into(),
+                    text: "hello".into(),
+                    client_time: 1,
+                    accepted_at: 2,
+                    msg_id: None,
+                };
+                assert_eq!(storage.read("bob", 0, 9, 9, 999).unwrap(), (vec![row], true), "from schema {version}");
+            }
+            assert_eq!(storage.sender("ann").unwrap(), SenderState::default());
+            let ids = vec![SentId { id: 1, hash: 2, is_delivered: false }];
+            let blocks = vec![SentBlock { block: 0, ids: ids.clone() }];
+            let ann = SenderUpdate { sender: "ann".into(), forgotten_upto: 0, reserved_upto: 9, used_at: 3, blocks };
+            let inserts = vec![insert("bob", 8, "again")];
+            let said = saved(&storage, &Batch { inserts, senders: vec![ann], ..Batch::default() });
+            assert_eq!(said.senders_failed, [0usize; 0], "from schema {version}");
+            assert_eq!(storage.sender("ann").unwrap(), SenderState { forgotten_upto: 0, reserved_upto: 9, ids });
             let found: i64 = Connection::open(dir.path().join(DATABASE))
                 .unwrap()
                 .pragma_query_value(None, "user_version", |row| row.get(0))

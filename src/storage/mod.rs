@@ -27,6 +27,8 @@ mod property_tests;
 mod readers;
 mod replacement;
 mod senders;
+#[cfg(test)]
+mod senders_tests;
 mod set_aside;
 #[cfg(test)]
 mod tests;

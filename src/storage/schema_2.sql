@@ -10,10 +10,12 @@ CREATE TABLE senders (
 
 CREATE TABLE sent (
   -- The numbers above forgotten_upto that were seen, with what is known of their messages: a row for each 64 numbers.
+  -- A rowid table on purpose: a tree ordered by (sender, block) keeps rows above 1,002 bytes, as these become, half on pages
+  -- of their own: a save of them costs two to three times as much, its log five times, the file three times.
   sender TEXT NOT NULL,     -- senders.sender
   block  INTEGER NOT NULL,  -- for the numbers 64 * block to 64 * block + 63
   ids    BLOB NOT NULL,     -- 17 bytes for each number that was used, ascending, integers big-endian: 8 bytes the number; 8 bytes
                             -- a hash of recipient, text and time; 1 byte the state: 01 STORED, 02 DELIVERED.
                             -- hex(ids) shows it in 34 digits each: 16, 16 and 2
   PRIMARY KEY (sender, block)
-) STRICT, WITHOUT ROWID;
+) STRICT;

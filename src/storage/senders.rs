@@ -102,7 +102,7 @@ pub(super) fn update(transaction: &Transaction, updates: &[SenderUpdate]) -> Res
     let mut failed = Vec::new();
     for (index, update) in updates.iter().enumerate() {
         if let Err(error) = unless_machine(transaction, update_one(transaction, update))? {
-            log::error!("the numbers of the messages of {:?} could not be stored: {error}", update.sender);
+            log::error!("the message numbers of {:?} could not be stored: {error}", update.sender);
             failed.push(index);
         }
     }
@@ -116,7 +116,11 @@ fn update_one(transaction: &Transaction, update: &SenderUpdate) -> rusqlite::Res
         if block.ids.is_empty() {
             transaction.prepare_cached(DELETE_BLOCK)?.execute(params![sender, clamped(block.block)])?;
         } else {
-            let ids = encode(block).ok_or_else(|| bad_row("its numbers are not ascending, or not of their block"))?;
+            let mut ids =
+                encode(block).ok_or_else(|| bad_row("its numbers are not ascending, or not of their block"))?;
+            if let Some(known) = read_block(transaction, sender, block.block)? {
+                keep_delivered(&mut ids, &known);
+            }
             transaction.prepare_cached(WRITE_BLOCK)?.execute(params![sender, clamped(block.block), ids])?;
         }
     }
@@ -153,22 +157,48 @@ pub(super) fn mark_delivered(transaction: &Transaction, delivered: &[(String, u6
 }
 
 fn mark_block(transaction: &Transaction, sender: &str, block: u64, bits: u64) -> rusqlite::Result<()> {
-    let key = params![sender, clamped(block)];
-    let found = transaction.prepare_cached(READ_BLOCK)?.query_row(key, |row| row.get::<_, Vec<u8>>(0)).optional()?;
-    let Some(mut ids) = found else { return Ok(()) };
-    let readable = readable(sender, block, &ids);
-    let mut is_changed = readable < ids.len();
-    ids.truncate(readable);
-    for entry in ids.chunks_exact_mut(ENTRY_BYTES) {
+    let Some(mut ids) = read_block(transaction, sender, block)? else { return Ok(()) };
+    // What could not be read is gone with this: it is told once.
+    let mut is_changed = ids.is_damaged;
+    for entry in ids.bytes.chunks_exact_mut(ENTRY_BYTES) {
         if bits >> (number(entry) % BLOCK_IDS) & 1 == 1 && entry[STATE_AT] != DELIVERED {
             entry[STATE_AT] = DELIVERED;
             is_changed = true;
         }
     }
     if is_changed {
-        transaction.prepare_cached(CHANGE_BLOCK)?.execute(params![sender, clamped(block), ids])?;
+        transaction.prepare_cached(CHANGE_BLOCK)?.execute(params![sender, clamped(block), ids.bytes])?;
     }
     Ok(())
+}
+
+/// A row of `sent`, as far as it can be read.
+struct Known {
+    bytes: Vec<u8>,
+    is_damaged: bool,
+}
+
+fn read_block(transaction: &Transaction, sender: &str, block: u64) -> rusqlite::Result<Option<Known>> {
+    let mut statement = transaction.prepare_cached(READ_BLOCK)?;
+    let found = statement.query_row(params![sender, clamped(block)], |row| row.get::<_, Vec<u8>>(0)).optional()?;
+    Ok(found.map(|mut bytes| {
+        let readable = readable(sender, block, &bytes);
+        let is_damaged = readable < bytes.len();
+        bytes.truncate(readable);
+        Known { bytes, is_damaged }
+    }))
+}
+
+/// A state only goes up: whoever gives these numbers may not know yet of a delivery that is noted on disk.
+fn keep_delivered(ids: &mut [u8], known: &Known) {
+    let mut known = known.bytes.chunks_exact(ENTRY_BYTES).peekable();
+    for entry in ids.chunks_exact_mut(ENTRY_BYTES) {
+        // Big-endian: they compare as their bytes do.
+        while known.next_if(|known| known[..STATE_AT] < entry[..STATE_AT]).is_some() {}
+        if let Some(known) = known.next_if(|known| known[..STATE_AT] == entry[..STATE_AT]) {
+            entry[STATE_AT] = entry[STATE_AT].max(known[STATE_AT]);
+        }
+    }
 }
 
 /// See `Storage::sender`.
@@ -211,7 +241,7 @@ pub(super) fn expire(
         if *is_old {
             match unless_machine(transaction, forget(transaction, sender))? {
                 Ok(rows) => deleted += rows,
-                Err(error) => log::error!("the numbers of the messages of {sender:?} could not be forgotten: {error}"),
+                Err(error) => log::error!("the message numbers of {sender:?} could not be forgotten: {error}"),
             }
             if deleted >= max_rows {
                 return Ok(sender.clone());
@@ -243,7 +273,7 @@ fn readable(sender: &str, block: u64, ids: &[u8]) -> usize {
     let readable = readable_bytes(block, ids);
     if readable < ids.len() {
         log::error!(
-            "the numbers {} to {} of the messages of {sender:?} are damaged on disk: {readable} of {} bytes can be read, the rest is ignored",
+            "the message numbers {} to {} of {sender:?} are damaged on disk: {readable} of {} bytes can be read, the rest is ignored",
             block.saturating_mul(BLOCK_IDS),
             block.saturating_mul(BLOCK_IDS).saturating_add(BLOCK_IDS - 1),
             ids.len()
