@@ -71,6 +71,11 @@ impl PacketType {
         }
     }
 
+    /// Only a client that was granted level 2 sends or gets it.
+    pub fn is_level_2(self) -> bool {
+        self as u32 > 100
+    }
+
     /// Whether a number is free for packets of one's own: the protocol neither has it nor reserves it. From 1,000 on all are, and stay so.
     pub fn is_free(kind: u32) -> bool {
         !matches!(kind, 0..=21 | 101..=104)

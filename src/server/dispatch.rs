@@ -12,7 +12,6 @@ use crate::protocol::{Decoder, Frame, Message, PacketType, ProtocolError};
 enum Legal {
     BeforeLogin,
     AfterLogin,
-    AfterLoginAtLevel2,
     Never,
 }
 
@@ -25,14 +24,16 @@ enum Sender {
 }
 
 /// The table: the protocol's own types, and those for which the embedding program has a handler.
-fn legal(kind: u32, handlers: &Handlers) -> Result<Legal, ProtocolError> {
+fn legal(kind: u32, sender: Sender, handlers: &Handlers) -> Result<Legal, ProtocolError> {
     match PacketType::parse(kind) {
+        // Without the grant there is no level 2.
+        Ok(known) if known.is_level_2() && sender != Sender::Level2 => Err(ProtocolError::UnknownType { kind }),
         Ok(PacketType::ClientLogin) => Ok(Legal::BeforeLogin),
         Ok(PacketType::ServerAcceptLogin) => Ok(Legal::Never),
         Ok(PacketType::ClientLogout) => Ok(Legal::AfterLogin),
         Ok(PacketType::ClientPing) => Ok(Legal::AfterLogin),
         Ok(PacketType::C2CTextChat) => Ok(Legal::AfterLogin),
-        Ok(PacketType::ClientAck) => Ok(Legal::AfterLoginAtLevel2),
+        Ok(PacketType::ClientAck) => Ok(Legal::AfterLogin),
         Ok(PacketType::ServerReceipt | PacketType::ServerNotice | PacketType::ServerPong) => Ok(Legal::Never),
         Err(_) if handlers.find(kind).is_some() => Ok(Legal::AfterLogin),
         Err(unknown) => Err(unknown),
@@ -40,14 +41,10 @@ fn legal(kind: u32, handlers: &Handlers) -> Result<Legal, ProtocolError> {
 }
 
 fn check(kind: u32, sender: Sender, handlers: &Handlers) -> Result<(), ProtocolError> {
-    match (legal(kind, handlers)?, sender) {
-        (Legal::BeforeLogin, Sender::Stranger)
-        | (Legal::AfterLogin, Sender::Level1 | Sender::Level2)
-        | (Legal::AfterLoginAtLevel2, Sender::Level2) => Ok(()),
+    match (legal(kind, sender, handlers)?, sender) {
+        (Legal::BeforeLogin, Sender::Stranger) | (Legal::AfterLogin, Sender::Level1 | Sender::Level2) => Ok(()),
         (Legal::BeforeLogin, _) => Err(ProtocolError::SecondLogin),
-        (Legal::AfterLogin | Legal::AfterLoginAtLevel2, Sender::Stranger) => Err(ProtocolError::NotLoggedIn { kind }),
-        // Without the grant there is no level 2.
-        (Legal::AfterLoginAtLevel2, Sender::Level1) => Err(ProtocolError::UnknownType { kind }),
+        (Legal::AfterLogin, Sender::Stranger) => Err(ProtocolError::NotLoggedIn { kind }),
         (Legal::Never, _) => Err(ProtocolError::WrongDirection { kind }),
     }
 }
@@ -108,8 +105,9 @@ mod tests {
         let at_level_2: Vec<_> = (1..8).map(|kind| check(kind, Sender::Level2, &handlers)).collect();
         assert_eq!(at_level_2, after[1..], "level 2 takes what level 1 takes, and acks");
         let acks = [Sender::Stranger, Sender::Level1, Sender::Level2].map(|sender| check(102, sender, &handlers));
-        assert_eq!(acks, [early(102), unknown(102), Ok(())]);
+        assert_eq!(acks, [unknown(102), unknown(102), Ok(())]);
         for kind in [101, 103, 104] {
+            assert_eq!(check(kind, Sender::Level1, &handlers), unknown(kind));
             assert_eq!(check(kind, Sender::Level2, &handlers), Err(ProtocolError::WrongDirection { kind }));
         }
         assert_eq!(check(105, Sender::Level2, &handlers), unknown(105));
