@@ -224,9 +224,9 @@ struct JsonLine<'a> {
 /// # Errors
 /// Nobody reads `out` any more.
 pub(super) fn print(out: &mut impl Write, message: &Incoming, json: bool) -> io::Result<()> {
-    let Incoming { from, to, text, time } = message;
+    let Incoming { from, to, text, time, msg_id, seq } = message;
     if json {
-        serde_json::to_writer(&mut *out, &JsonLine { from, to, text, time: *time, msg_id: None, seq: None })?;
+        serde_json::to_writer(&mut *out, &JsonLine { from, to, text, time: *time, msg_id: *msg_id, seq: *seq })?;
         out.write_all(b"\n")?;
     } else {
         writeln!(out, "{} {}: {}", utc(*time), escape(from), escape(text))?;
@@ -244,6 +244,7 @@ mod tests {
             to: "小红".into(),
             text: "你好\n\"\x1b[2J".into(),
             time: 1_407_938_400,
+            ..Incoming::default()
         };
         let mut out = Vec::new();
         print(&mut out, &message, json).unwrap();

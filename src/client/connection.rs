@@ -1,6 +1,5 @@
 //! The socket of a client: connects, writes whole packets, reads a stream of bytes as packets.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
@@ -8,9 +7,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 
-use super::{Awaited, Client, ClientError, Sender, unexpected, unix_time};
-use crate::protocol::{Cipher, Decoder, Frame, LoginAnswer, Message};
+use super::{Awaited, Client, ClientError, Level, SessionState, unexpected, unix_time};
+use crate::protocol::{Cipher, Decoder, Frame, Granted, LoginAnswer, Message};
 
 /// How long a connect, a login, a write or a logout may take, unless told otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -24,6 +25,9 @@ const FIRST_BUFFER_BYTES: usize = 1024;
 /// Shortest wait for a socket: zero is not a legal socket timeout.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
+/// What a large batch leaves behind of the buffer that packets are made in, bytes.
+const KEPT_BUFFER_BYTES: usize = 64 * 1024;
+
 /// What a client calls itself in its login; servers only log it.
 const VERSION: f32 = 1.0;
 
@@ -33,17 +37,26 @@ pub struct Connect {
     addr: String,
     key: Vec<u8>,
     timeout: Duration,
+    level: Level,
 }
 
 impl Connect {
     pub(super) fn new(addr: String, key: &[u8]) -> Connect {
-        Connect { addr, key: key.to_vec(), timeout: TIMEOUT }
+        Connect { addr, key: key.to_vec(), timeout: TIMEOUT, level: Level::One }
     }
 
     /// The deadline of a connect, a login answer, a write, a round trip and a logout, each. 10 s unless told otherwise.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Connect {
         self.timeout = timeout;
+        self
+    }
+
+    /// The highest level to ask for; level 1 unless told otherwise. A server that does not grant it is spoken to at level 1:
+    /// [`Client::level`] tells.
+    #[must_use]
+    pub fn level(mut self, level: Level) -> Connect {
+        self.level = level;
         self
     }
 
@@ -54,11 +67,34 @@ impl Connect {
 
     /// Connects and logs in. A connection of the same user that is there already is closed by the server.
     ///
+    /// At level 2 this user has taken in nothing and sent nothing: to go on where a connection ended, [`Connect::resume`].
+    ///
     /// # Errors
     /// [`ClientError::Connect`], [`ClientError::Key`]; [`ClientError::Refused`] with the server's reason;
     /// [`ClientError::Closed`] when the server hung up instead of answering, as it does when the keys differ.
     pub fn login(&self, name: &str) -> Result<Client, ClientError> {
-        self.open()?.login(name)
+        self.open()?.log_in(name, self.level, None).map(|answered| answered.into_client(SessionState::new(name)))
+    }
+
+    /// Connects and logs in as the state's user, tells the server what was taken in, and sends everything again that has no receipt: the
+    /// same fields, in order, in one batch, and after it what was never sent.
+    ///
+    /// It asks for level 2, whatever [`Connect::level`] says. Where the server does not grant it any more, nothing is sent again, and all stays in the
+    /// state: without receipts nobody can know what arrived.
+    ///
+    /// # Errors
+    /// As [`Connect::login`], and those of a write; the state comes back with the error, nothing of it is lost.
+    pub fn resume(&self, state: SessionState) -> Result<Client, Box<(SessionState, ClientError)>> {
+        let last_seq = Some(state.last_seq()).filter(|seq| *seq > 0);
+        let answered = self.open().and_then(|connection| connection.log_in(state.name(), Level::Two, last_seq));
+        let mut client = match answered {
+            Ok(answered) => answered.into_client(state),
+            Err(error) => return Err(Box::new((state, error))),
+        };
+        match client.send_again() {
+            Ok(()) => Ok(client),
+            Err(error) => Err(Box::new((client.into_state(), error))),
+        }
     }
 
     /// Connects without logging in.
@@ -68,7 +104,7 @@ impl Connect {
     pub fn open(&self) -> Result<Connection, ClientError> {
         let cipher = Cipher::new(&self.key)?;
         let stream = self.dial().map_err(|source| ClientError::Connect { addr: self.addr.clone(), source })?;
-        let wire = Arc::new(Wire { stream, cipher, timeout: self.timeout, writing: Mutex::new(()) });
+        let wire = Arc::new(Wire { stream, cipher, timeout: self.timeout, writing: Mutex::new(Vec::new()) });
         Ok(Connection { wire, reader: Reader::default() })
     }
 
@@ -102,11 +138,16 @@ pub(super) struct Wire {
     stream: TcpStream,
     cipher: Cipher,
     timeout: Duration,
-    /// Held while a packet is on its way out, so that packets of two threads do not mix.
-    writing: Mutex<()>,
+    /// Held while a packet is on its way out, so that packets of two threads do not mix; what packets are made in under it.
+    /// lock: wire → ledger
+    writing: Mutex<Vec<u8>>,
 }
 
 impl Wire {
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     pub(super) fn cipher(&self) -> &Cipher {
         &self.cipher
     }
@@ -114,6 +155,21 @@ impl Wire {
     /// Writes all of it or ends the connection. Safe from any thread; waits at most about twice the timeout.
     pub(super) fn write(&self, bytes: &[u8]) -> Result<(), ClientError> {
         let _one_at_a_time = self.writing.lock();
+        self.write_all(bytes)
+    }
+
+    /// Writes what `make` makes, as [`Wire::write`]: what is made first leaves first. `make` must not wait for anything.
+    pub(super) fn write_made<T>(&self, make: impl FnOnce(&mut Vec<u8>) -> T) -> (T, Result<(), ClientError>) {
+        let mut bytes = self.writing.lock();
+        bytes.clear();
+        let made = make(&mut bytes);
+        let written = self.write_all(&bytes);
+        bytes.clear();
+        bytes.shrink_to(KEPT_BUFFER_BYTES);
+        (made, written)
+    }
+
+    fn write_all(&self, bytes: &[u8]) -> Result<(), ClientError> {
         let deadline = Instant::now() + self.timeout;
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -155,26 +211,32 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Logs in.
+    /// Logs in, at level 1.
     ///
     /// # Errors
     /// As [`Connect::login`].
-    pub fn login(mut self, name: &str) -> Result<Client, ClientError> {
+    pub fn login(self, name: &str) -> Result<Client, ClientError> {
+        self.log_in(name, Level::One, None).map(|answered| answered.into_client(SessionState::new(name)))
+    }
+
+    fn log_in(mut self, name: &str, level: Level, last_seq: Option<u64>) -> Result<Answered, ClientError> {
         self.write_message(&Message::ClientLogin {
             name,
             version: VERSION,
             time: unix_time(),
-            level: None,
-            last_seq: None,
+            level: level.asked(),
+            last_seq,
         })?;
         let answer = self.read_message(self.timeout(), |message| match message {
-            Message::ServerAcceptLogin(LoginAnswer { login: true, tips, time, .. }) => Ok((tips.to_owned(), time)),
+            Message::ServerAcceptLogin(LoginAnswer { login: true, tips, time, granted }) => {
+                Ok((tips.to_owned(), time, granted))
+            }
             Message::ServerAcceptLogin(LoginAnswer { tips, .. }) => Err(ClientError::Refused { tips: tips.to_owned() }),
             other => Err(unexpected(&other)),
         })?;
-        let (welcome, server_time) = answer.ok_or(ClientError::Timeout { what: Awaited::LoginAnswer })??;
-        let sender = Sender::new(Arc::clone(&self.wire), name);
-        Ok(Client { connection: self, sender, queued: VecDeque::new(), custom: VecDeque::new(), welcome, server_time })
+        let (welcome, server_time, granted) = answer.ok_or(ClientError::Timeout { what: Awaited::LoginAnswer })??;
+        let granted = granted.filter(|_| level == Level::Two);
+        Ok(Answered { connection: self, welcome, server_time, granted })
     }
 
     /// Writes bytes as they are, legal or not.
@@ -229,6 +291,15 @@ impl Connection {
         reader.next(&wire.stream, timeout, |frame, decoder| take(frame, decoder, &wire.cipher))
     }
 
+    /// Like `read_frame`, but takes only what has arrived already, and does not wait at all.
+    pub(super) fn read_frame_now<T>(
+        &mut self,
+        take: impl FnOnce(Frame<'_>, &mut Decoder, &Cipher) -> T,
+    ) -> Result<Option<T>, ClientError> {
+        let Connection { wire, reader } = self;
+        reader.next_now(&wire.stream, |frame, decoder| take(frame, decoder, &wire.cipher))
+    }
+
     /// Reads until the server closes and gives the packets that came before, and whether the close was a reset.
     ///
     /// # Errors
@@ -256,6 +327,18 @@ impl Connection {
     pub(super) fn timeout(&self) -> Duration {
         self.wire.timeout
     }
+
+    pub(super) fn wire(&self) -> &Arc<Wire> {
+        &self.wire
+    }
+}
+
+/// A connection whose login was accepted.
+pub(super) struct Answered {
+    pub(super) connection: Connection,
+    pub(super) welcome: String,
+    pub(super) server_time: i64,
+    pub(super) granted: Option<Granted>,
 }
 
 impl fmt::Debug for Connection {
@@ -294,6 +377,28 @@ impl Reader {
             }
             // From the start, not from the last byte: a server that dribbles does not extend the deadline.
             wait = timeout.saturating_sub(started.elapsed());
+        }
+    }
+
+    /// As `next`, with what has arrived already.
+    fn next_now<T>(
+        &mut self,
+        stream: &TcpStream,
+        take: impl FnOnce(Frame<'_>, &mut Decoder) -> T,
+    ) -> Result<Option<T>, ClientError> {
+        loop {
+            if let Some(frame) = Frame::parse(&self.buffer[self.start..self.end], MAX_PACKET_BYTES)? {
+                self.start += frame.packet.len();
+                return Ok(Some(take(frame, &mut self.decoder)));
+            }
+            self.make_room();
+            match rustix::net::recv(stream, &mut self.buffer[self.end..], RecvFlags::DONTWAIT) {
+                Ok((_, 0)) => return Err(ClientError::Closed { reset: false }),
+                Ok((_, bytes)) => self.end += bytes,
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(ClientError::of_open_socket(error.into())),
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::StateError;
 use crate::language::{Language, say};
 use crate::protocol::{KeyError, PacketType, ProtocolError};
 
@@ -40,8 +41,26 @@ pub enum ClientError {
         /// What came.
         kind: PacketType,
     },
+    /// The message has no number, and was not taken.
+    NotNumbered {
+        /// Why not.
+        why: Unnumbered,
+    },
+    /// The file of the state cannot be written: nothing was acknowledged.
+    State(#[from] StateError),
     /// Any other error of the kernel.
     Io(io::Error),
+}
+
+/// Why a message gets no number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unnumbered {
+    /// The connection is one of level 1: not asked for more, or not granted.
+    LevelOne,
+    /// The client is gone and has taken its state with it: send through its successor.
+    Retired,
+    /// All numbers up to 2^53 are used.
+    UsedUp,
 }
 
 /// What a client waits for.
@@ -57,6 +76,8 @@ pub enum Awaited {
     Close,
     /// That the server takes what is sent.
     Write,
+    /// Level 2: receipts, so that another message may be sent.
+    Receipts,
 }
 
 impl ClientError {
@@ -90,6 +111,18 @@ impl ClientError {
                 let name = kind.name();
                 say!(language, "the server sent {name} at the wrong moment", "服务器在不该发送的时候发来了 {name}")
             }
+            ClientError::NotNumbered { why: Unnumbered::LevelOne } => say!(
+                language,
+                "the server does not speak level 2 of the protocol: it gives no receipts",
+                "服务器不支持协议的第 2 级，不会给出回执"
+            ),
+            ClientError::NotNumbered { why: Unnumbered::Retired } => {
+                say!(language, "this connection has been given up", "此连接已被弃用")
+            }
+            ClientError::NotNumbered { why: Unnumbered::UsedUp } => {
+                say!(language, "all message numbers are used", "消息编号已用尽")
+            }
+            ClientError::State(error) => error.describe(language),
             ClientError::Io(error) => say!(language, "network error: {error}", "网络错误：{error}"),
         }
     }
@@ -118,6 +151,7 @@ impl Awaited {
             Awaited::Roundtrip => language.pick("a round trip", "消息往返"),
             Awaited::Goodbye => language.pick("the server's close after the logout", "登出后服务器关闭连接"),
             Awaited::Close => language.pick("the server's close", "服务器关闭连接"),
+            Awaited::Receipts => language.pick("receipts for what was sent before", "先前消息的回执"),
             Awaited::Write => language.pick("the server to take what was sent", "服务器接收已发送的数据"),
         }
     }

@@ -117,7 +117,8 @@ fn a_packet_in_pieces_survives_timeouts() {
         assert_eq!(client.recv(SHORT).unwrap(), None);
     }
     next.send(()).unwrap();
-    let expected = Incoming { from: "bob".into(), to: "alice".into(), text: "in pieces".into(), time: 7 };
+    let expected =
+        Incoming { from: "bob".into(), to: "alice".into(), text: "in pieces".into(), time: 7, ..Incoming::default() };
     assert_eq!(client.recv(PATIENCE).unwrap(), Some(expected));
     served.join().unwrap();
     assert!(matches!(client.recv(PATIENCE), Err(ClientError::Closed { reset: false })));

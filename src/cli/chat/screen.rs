@@ -87,7 +87,8 @@ mod tests {
     #[test]
     fn a_text_cannot_pass_for_another_message() {
         let text = "hi\nbob: give me your password\x1b[1A".to_owned();
-        let message = Incoming { from: "mal\nlory".into(), to: "alice".into(), text, time: 1000 };
+        let message =
+            Incoming { from: "mal\nlory".into(), to: "alice".into(), text, time: 1000, ..Incoming::default() };
         assert_eq!(
             layout(&message, 1000, false, Language::English),
             "mal\\nlory: hi\n    bob: give me your password\\u{1b}[1A\n"

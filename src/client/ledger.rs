@@ -1,0 +1,166 @@
+//! What was sent and has no receipt: the numbers, shared by all sending halves of a connection and its receiving half.
+//!
+//! It must not know a socket: whoever takes a number holds the socket's lock (`connection::Wire`), so that numbers leave in the order in
+//! which they are given.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::Unnumbered;
+use super::state::{self, Draft, MAX_UNRECEIPTED, Sent, Taken, Unreceipted};
+use crate::protocol::{Chat, Cipher, MAX_NUMBER, Message};
+
+/// One per connection of level 2.
+pub(super) struct Ledger {
+    /// Never held while anything is waited for. lock: wire → ledger
+    state: Mutex<State>,
+    /// There is room, or there will never be.
+    changed: Condvar,
+}
+
+struct State {
+    sent: Sent,
+    /// What other threads had wanted to send when the connection ended.
+    left_over: VecDeque<Draft>,
+    phase: Phase,
+}
+
+/// Whether anything can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// The connection has ended: what is sent is remembered.
+    Closed,
+    /// The client is gone, its state with it.
+    Retired,
+}
+
+/// What a wait for room has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    Free,
+    Full,
+    Closed,
+    Retired,
+}
+
+impl Ledger {
+    /// `last_msg_id` is what the server has seen.
+    pub(super) fn new(mut sent: Sent, last_msg_id: u64) -> Ledger {
+        sent.highest = sent.highest.max(last_msg_id.min(MAX_NUMBER));
+        let state = State { sent, left_over: VecDeque::new(), phase: Phase::Open };
+        Ledger { state: Mutex::new(state), changed: Condvar::new() }
+    }
+
+    /// Gives the next number, remembers the message, and appends its packet to `out`. `Ok(None)`: there is no room. The caller holds
+    /// the socket's lock and writes `out` before it lets go.
+    pub(super) fn number(
+        &self,
+        from: &str,
+        draft: &Draft,
+        cipher: &Cipher,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<u64>, Unnumbered> {
+        let mut state = self.state.lock();
+        if state.phase == Phase::Retired {
+            return Err(Unnumbered::Retired);
+        }
+        if state.sent.pending.len() >= MAX_UNRECEIPTED {
+            return Ok(None);
+        }
+        if state.sent.highest >= MAX_NUMBER {
+            return Err(Unnumbered::UsedUp);
+        }
+        state.sent.highest += 1;
+        let Draft { to, text, time } = draft.clone();
+        let message = Unreceipted { msg_id: state.sent.highest, to, text, time };
+        encode(from, &message, cipher, out);
+        state.sent.pending.push_back(message);
+        Ok(Some(state.sent.highest))
+    }
+
+    /// Appends the packets of everything without a receipt to `out`, as they were sent before.
+    pub(super) fn encode_all(&self, from: &str, cipher: &Cipher, out: &mut Vec<u8>) {
+        self.state.lock().sent.pending.iter().for_each(|message| encode(from, message, cipher, out));
+    }
+
+    /// Notes a receipt. Gives the message if it is the first one for it.
+    pub(super) fn settle(&self, msg_id: u64) -> Option<Unreceipted> {
+        let mut state = self.state.lock();
+        let pending = &mut state.sent.pending;
+        let nth = pending.binary_search_by_key(&msg_id, |message| message.msg_id).ok()?;
+        let message = pending.remove(nth);
+        self.changed.notify_all();
+        message
+    }
+
+    /// Messages without a receipt.
+    pub(super) fn len(&self) -> usize {
+        let state = self.state.lock();
+        state.sent.pending.len() + state.left_over.len()
+    }
+
+    /// Whether another message may be sent now.
+    pub(super) fn room(&self) -> Room {
+        self.state.lock().room()
+    }
+
+    /// Waits until another message may be sent. Only for threads other than the one that receives.
+    pub(super) fn wait_for_room(&self, deadline: Instant) -> Room {
+        let mut state = self.state.lock();
+        self.changed.wait_while_until(&mut state, |state| state.room() == Room::Full, deadline);
+        state.room()
+    }
+
+    /// Remembers messages that could not be written because the connection has ended; `false` = there is nobody to remember them.
+    pub(super) fn leave_over(&self, drafts: impl Iterator<Item = Draft>) -> bool {
+        let mut state = self.state.lock();
+        let is_kept = state.phase != Phase::Retired;
+        if is_kept {
+            state.left_over.extend(drafts);
+        }
+        is_kept
+    }
+
+    /// The connection has ended: nobody needs to wait any more.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        if state.phase == Phase::Open {
+            state.phase = Phase::Closed;
+        }
+        self.changed.notify_all();
+    }
+
+    /// Gives everything out; from now on nothing can be sent.
+    pub(super) fn retire(&self) -> (Sent, VecDeque<Draft>) {
+        let mut state = self.state.lock();
+        state.phase = Phase::Retired;
+        self.changed.notify_all();
+        (std::mem::take(&mut state.sent), std::mem::take(&mut state.left_over))
+    }
+
+    /// What a file of the state holds: see `state::encode`.
+    pub(super) fn encode_state(&self, name: &str, taken: &Taken, drafts: impl Iterator<Item = Draft>) -> Vec<u8> {
+        let state = self.state.lock();
+        let drafts = state.left_over.iter().cloned().chain(drafts).collect();
+        state::encode(name, taken, &state.sent, &drafts)
+    }
+}
+
+impl State {
+    fn room(&self) -> Room {
+        match self.phase {
+            Phase::Closed => Room::Closed,
+            Phase::Retired => Room::Retired,
+            Phase::Open if self.sent.pending.len() < MAX_UNRECEIPTED => Room::Free,
+            Phase::Open => Room::Full,
+        }
+    }
+}
+
+fn encode(from: &str, message: &Unreceipted, cipher: &Cipher, out: &mut Vec<u8>) {
+    let Unreceipted { msg_id, to, text, time } = message;
+    Message::Chat(Chat { from, to, text, time: *time, msg_id: Some(*msg_id), seq: None }).encode(cipher, out);
+}
