@@ -25,7 +25,9 @@ FISH_WORDS = $(SHAREDIR)/fish/vendor_completions.d/chatserver.fish
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-.PHONY: all run test check demo install uninstall deb deb-test clean help
+DRILLS = drill-kill9 drill-power drill-network drill-takeover
+
+.PHONY: all run test check demo $(DRILLS) install uninstall deb deb-test clean help
 
 all:
 	$(CARGO) build --release
@@ -39,7 +41,13 @@ test:
 
 check:
 	$(CARGO) fmt --check
+	rustfmt --check --edition 2024 tests/drill/unsynced.rs
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --test drill -- -D warnings
+
+# Each a number of times: TIMES=100; SEED=7 repeats the random choices of a run that had this seed.
+$(DRILLS): drill-%:
+	$(CARGO) test --test drill -- $* $(if $(TIMES),--times $(TIMES)) $(if $(SEED),--seed $(SEED))
 
 # BIN=target/debug/chatserver shows another program than the release one, as it is.
 BIN ?= $(BINARY)
@@ -95,6 +103,9 @@ help:
 	@echo "make demo        a server, two users, a live and an offline message, explained; ends by itself"
 	@echo "                 (BIN=target/debug/chatserver shows that program, without building)"
 	@echo "make test        all tests"
+	@echo "make drill-kill9 | drill-power | drill-network | drill-takeover"
+	@echo "                 kill -9, power loss, silent networks, a hundred clients of one name: many times, and no message"
+	@echo "                 that was promised may be missing (TIMES=20, 20, 100, 2000; SEED= repeats a run; one line of result)"
 	@echo "make check       format and lints, as a change must pass them"
 	@echo "make install     program, service, log rotation, manual page, completions and documents below PREFIX,"
 	@echo "                 configuration to SYSCONFDIR/chatserver/chatserver.toml unless there is one already"
