@@ -64,6 +64,13 @@ impl Person {
         self.client().send(to, text)
     }
 
+    /// Sends all of them with one write.
+    pub fn send_at_once(&mut self, to: &str, texts: &[String]) -> Result<(), ClientError> {
+        let client = self.client();
+        texts.iter().for_each(|text| client.queue(to, text));
+        client.flush()
+    }
+
     /// The server has executed everything that was sent.
     pub fn roundtrip(&mut self) -> Result<(), ClientError> {
         self.client().roundtrip()

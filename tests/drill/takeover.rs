@@ -3,6 +3,9 @@
 //! One clock ticks for all: a login has a tick before it began and one after it was answered, a text the tick at which it was about to be sent.
 //! Of two logins, one of which began after the other was answered, the later session is the newer one. So when it has been answered, nothing
 //! that the older one sends is executed, and nothing that anybody sends comes to the older one. That holds whatever threads do.
+//!
+//! And all sessions write to one witness, who hears everything in the order in which it was executed: since there are never two live sessions, and
+//! none comes back, what each of them says comes in one piece.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::SeqCst};
@@ -23,6 +26,9 @@ const FIGHTERS: usize = 100;
 const WRITERS: usize = 4;
 const PRIZE: &str = "prize";
 const WITNESS: &str = "witness";
+
+/// Texts that a fighter often writes at once, so that one that is replaced has more on its way.
+const BURST: usize = 50;
 
 /// Texts that a fighter still writes after it has seen the end of its connection.
 const TOO_LATE: usize = 3;
@@ -57,16 +63,17 @@ struct Judged {
     came_twice: usize,
     lost: usize,
     too_late: usize,
+    in_pieces: usize,
     deaf: usize,
 }
 
 /// Has a name taken over `times` times.
 pub fn run(times: u32, seed: u64) -> Outcome {
     let (judged, wrong) = fight(times, seed, Level::One);
-    let Judged { texts, claims, reigns, came_twice, lost, too_late, deaf } = judged;
+    let Judged { texts, claims, reigns, came_twice, lost, too_late, in_pieces, deaf } = judged;
     let line = format!(
         "takeover: {times} takeovers, {reigns} answered, texts {texts}, lost {lost}, came twice {came_twice}, \
-         executed for a loser {too_late} (of {claims} executed), sent to a loser {deaf}, gauges {}",
+         two live sessions {in_pieces}, executed for a loser {too_late} (of {claims} executed), sent to a loser {deaf}, gauges {}",
         if wrong.iter().any(|wrong| wrong.contains("gauge")) { "wrong" } else { "true" },
     );
     Outcome { line, wrong }
@@ -178,7 +185,9 @@ impl Arena<'_> {
         let mut can_write = true;
         loop {
             if can_write && !dice.is_one_in(3) {
-                can_write = person.send(WITNESS, &format!("{} {}", reign.id, self.tick())).is_ok();
+                let burst = if dice.is_one_in(4) { BURST } else { 1 };
+                let claims: Vec<String> = (0..burst).map(|_| format!("{} {}", reign.id, self.tick())).collect();
+                can_write = person.send_at_once(WITNESS, &claims).is_ok();
             }
             if can_write && unread > 0 {
                 unread -= 1;
@@ -282,6 +291,14 @@ impl Arena<'_> {
         let is_too_late =
             |(reign, tick): &&(u64, u64)| deposed_at.get(reign).is_none_or(|deposed_at| tick > deposed_at);
         let too_late = claims.iter().filter(is_too_late).count();
+        let mut in_pieces = 0;
+        let (mut present, mut former) = (None, HashSet::new());
+        for &(reign, _) in claims {
+            if present != Some(reign) {
+                in_pieces += usize::from(former.contains(&reign));
+                former.extend(present.replace(reign));
+            }
+        }
         let mut deaf = 0;
         let mut got: Vec<HashSet<u64>> = vec![HashSet::new(); WRITERS];
         let mut heard = 0;
@@ -302,16 +319,18 @@ impl Arena<'_> {
         }
         let lost = sent.iter().zip(&got).map(|(sent, got)| (1..=*sent).filter(|number| !got.contains(number)).count());
         let lost: usize = lost.sum();
-        for (count, what) in
-            [(too_late, "texts were executed for a loser"), (deaf, "texts came to a loser"), (lost, "texts are lost")]
-        {
-            if count > 0 {
-                self.wrong(format!("{count} {what}"));
-            }
+        let faults = [
+            (too_late, "texts were executed for a loser"),
+            (in_pieces, "times two sessions were live at once: one was heard, another, and the first again"),
+            (deaf, "texts came to a loser"),
+            (lost, "texts are lost"),
+        ];
+        for (count, what) in faults.iter().filter(|(count, _)| *count > 0) {
+            self.wrong(format!("{count} {what}"));
         }
         let came_twice = heard - got.iter().map(HashSet::len).sum::<usize>();
         let (texts, claims) = (sent.iter().sum::<u64>() as usize, claims.len());
-        Judged { texts, claims, reigns: reigns.len(), came_twice, lost, too_late, deaf }
+        Judged { texts, claims, reigns: reigns.len(), came_twice, lost, too_late, in_pieces, deaf }
     }
 
     /// When everybody has left.
