@@ -579,7 +579,7 @@ fn before_every_close_there_is_a_notice_that_says_why() {
 
 #[test]
 fn one_who_takes_nothing_is_told_so_when_it_looks_at_last() {
-    let server = Server::start(|setup| setup.set("write_stall_timeout", "300 ms").set("save_interval", "50 ms"));
+    let server = Server::start(|setup| setup.set("write_stall_timeout", "300 ms").set("outbox_bytes", "128 KiB"));
     let mut ann = server.login("ann");
     let mut bob = Two::login(&server, "bob");
     send_all(&mut ann, "bob", &vec!["x".repeat(50_000); 200]);
