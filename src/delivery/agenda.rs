@@ -3,6 +3,7 @@
 //!
 //! Receipts are due much sooner than all that, so those who owe some have a list of their own, and it alone is looked at when they are due.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -116,18 +117,28 @@ impl Agenda {
         }
     }
 
-    /// Takes the lists; only those that concern receipts when `receipts_only`.
+    /// Takes the lists, each mailbox once; only those that concern receipts when `receipts_only`.
     pub fn take(&self, receipts_only: bool) -> Taken {
         let mut state = self.state.lock();
-        let mut mailboxes = Vec::new();
+        state.receipts_due_at_ms = None;
+        let (owing, ledgers) = (std::mem::take(&mut state.owing), std::mem::take(&mut state.ledgers));
+        let mut regular = Vec::new();
         if !receipts_only {
             state.due_at_ms = None;
             state.urgent = false;
-            mailboxes.extend(state.mailboxes.drain(..).map(|mailbox| (mailbox, List::Regular)));
+            regular = std::mem::take(&mut state.mailboxes);
         }
-        state.receipts_due_at_ms = None;
-        mailboxes.extend(state.owing.drain(..).map(|mailbox| (mailbox, List::Receipts)));
-        Taken { mailboxes, ledgers: std::mem::take(&mut state.ledgers) }
+        drop(state);
+        // One that were looked at twice would be twice in one transaction.
+        let mut owing: HashMap<*const Mailbox, Arc<Mailbox>> =
+            owing.into_iter().map(|mailbox| (Arc::as_ptr(&mailbox), mailbox)).collect();
+        let mut mailboxes: Vec<(Arc<Mailbox>, List)> = Vec::with_capacity(regular.len() + owing.len());
+        for mailbox in regular {
+            let list = if owing.remove(&Arc::as_ptr(&mailbox)).is_some() { List::Both } else { List::Regular };
+            mailboxes.push((mailbox, list));
+        }
+        mailboxes.extend(owing.into_values().map(|mailbox| (mailbox, List::Receipts)));
+        Taken { mailboxes, ledgers }
     }
 
     /// Has the timer look at once.

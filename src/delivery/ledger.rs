@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::Delivery;
 use super::owed::Owed;
 use super::session::Session;
-use crate::limits;
+use crate::limits::{self, MAX_MSG_ID_RESERVE, MSG_ID_RESERVE};
 use crate::protocol::{Cipher, MAX_NUMBER, Message, Reason, Receipt, Status};
 use crate::storage::{SenderState, SenderUpdate, SentBlock, SentId};
 
@@ -116,16 +116,16 @@ impl State {
     /// Where the reserve should end.
     fn reserve(&self) -> u64 {
         match self.session {
-            Some(_) => (self.highest + limits::MSG_ID_RESERVE.max(self.step.saturating_mul(16))).min(MAX_NUMBER),
+            Some(_) => {
+                (self.highest + self.step.saturating_mul(16).clamp(MSG_ID_RESERVE, MAX_MSG_ID_RESERVE)).min(MAX_NUMBER)
+            }
             None => self.highest,
         }
     }
 
     fn wants_reserve(&self) -> bool {
         match self.session {
-            Some(_) => {
-                self.reserved_upto < MAX_NUMBER && self.highest + limits::MSG_ID_RESERVE / 2 > self.reserved_upto
-            }
+            Some(_) => self.reserved_upto < MAX_NUMBER && self.highest + MSG_ID_RESERVE / 2 > self.reserved_upto,
             None => self.reserved_upto != self.highest,
         }
     }
@@ -221,19 +221,18 @@ impl Ledger {
         let index = state.sent.partition_point(|sent| sent.id < id);
         state.sent.insert(index, sent);
         if id > state.highest {
-            state.step = id - state.highest;
+            // Where the first number comes from says nothing.
+            state.step = if state.highest == 0 { 1 } else { id - state.highest };
             state.highest = id;
         }
     }
 
-    /// The commit that holds the message has returned.
-    pub(super) fn stored(&self, id: u64, delivery: &Delivery, owed: &mut Owed) {
+    /// The commit that holds the message has returned. Whoever waits for room is told by the timer, once.
+    pub(super) fn stored(&self, id: u64, owed: &mut Owed) {
         let mut state = self.state.lock();
         if let Some(sent) = state.find(id).filter(|sent| sent.fate == Fate::Pending) {
             sent.fate = Fate::Stored;
             state.tell(Status::Stored, id, owed);
-            drop(state);
-            delivery.memory.nudge();
         }
     }
 

@@ -13,7 +13,7 @@ pub struct Memory {
     limit_bytes: usize,
     used_bytes: AtomicUsize,
     waiting: AtomicUsize,
-    gate: Mutex<()>, // lock: a leaf; nothing is taken under it
+    gate: Mutex<()>, // lock: memory → ledger, outbox; nothing else is taken under it
     room: Condvar,
 }
 

@@ -149,6 +149,11 @@ impl Delivery {
         self.generations.fetch_add(1, Relaxed) + 1
     }
 
+    /// The database has its full size.
+    fn has_no_space(&self) -> bool {
+        self.storage.used_bytes() >= self.limits.data_bytes
+    }
+
     /// Takes no message from now on: the last save is about to begin.
     pub fn stop(&self) {
         self.is_stopped.store(true, SeqCst);

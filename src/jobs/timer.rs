@@ -253,8 +253,11 @@ impl Timer<'_> {
                 }
             }
             self.tell_delivered(&saved.delivered);
+            // Messages that have a receipt now make room for others.
+            self.delivery.memory.nudge();
         }
-        senders.iter().for_each(|ledger| ledger.relist(now.mono_ms + 1, self.delivery));
+        let again_at_ms = now.mono_ms + self.delivery.limits.save_interval_ms;
+        senders.iter().for_each(|ledger| ledger.relist(again_at_ms, self.delivery));
         drop(senders);
         for part in parts {
             // A mailbox with more than there was room for comes again in this pass.

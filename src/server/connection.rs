@@ -17,7 +17,7 @@ use super::buffer::ReadBuffer;
 use super::dispatch::dispatch;
 use super::peer::{Ending, Flow, Peer, Touched};
 use crate::config::Config;
-use crate::delivery::{Flushed, Session};
+use crate::delivery::{Flushed, Outbox, Session};
 use crate::limits::{LINGER_TIMEOUT, SOCKET_BUFFER_BYTES};
 use crate::protocol::{Decoder, Frame, Message};
 
@@ -281,7 +281,7 @@ impl Connection {
             | Ending::PacketTimeout
             | Ending::NoRoom => {
                 if notice.is_some() {
-                    self.write_rest(session, Instant::now() + LINGER_TIMEOUT);
+                    self.write_rest(session, Instant::now() + LINGER_TIMEOUT, Outbox::is_written);
                 }
                 session.outbox.finish();
                 self.discard_until(Instant::now() + LINGER_TIMEOUT);
@@ -303,26 +303,24 @@ impl Connection {
         waiting
     }
 
-    /// Writes what is in the outbox, unless a writer does, waiting for this socket until `deadline`.
-    fn write_rest(&self, session: &Session, deadline: Instant) {
+    /// Writes what is in the outbox, together with a writer that is at work, until `is_done` or `deadline`.
+    fn write_rest(&self, session: &Session, deadline: Instant, is_done: impl Fn(&Outbox) -> bool) {
         let mut scratch = Vec::new();
-        if session.outbox.flush(&mut scratch) == Flushed::NeedsWriter {
-            // An error leaves the rest to the window.
-            let _ = session.outbox.drain(&mut scratch, deadline.saturating_duration_since(Instant::now()));
-            session.outbox.resign_writer();
+        loop {
+            if session.outbox.flush(&mut scratch) == Flushed::NeedsWriter {
+                // An error leaves the rest to the window.
+                let _ = session.outbox.drain(&mut scratch, deadline.saturating_duration_since(Instant::now()));
+                session.outbox.resign_writer();
+            }
+            if is_done(&session.outbox) || Instant::now() >= deadline || session.outbox.pause(SETTLE_STEP) {
+                return;
+            }
         }
     }
 
     /// Writes what is in the outbox and waits until the peer's TCP has it, up to `deadline`.
     fn settle(&mut self, session: &Session, deadline: Instant) {
-        let mut scratch = Vec::new();
-        self.write_rest(session, deadline);
-        while !session.outbox.is_settled() && Instant::now() < deadline && !session.outbox.pause(SETTLE_STEP) {
-            // What strangers left while the writer was at work.
-            if session.outbox.flush(&mut scratch) == Flushed::NeedsWriter {
-                session.outbox.resign_writer();
-            }
-        }
+        self.write_rest(session, deadline, Outbox::is_settled);
         session.outbox.finish();
     }
 

@@ -3,7 +3,7 @@
 use super::Shared;
 use super::custom::{self, Handlers};
 use super::handlers::{ack, chat, login, logout, ping};
-use super::peer::{Flow, Peer};
+use super::peer::{Ending, Flow, Peer};
 use crate::delivery::Outbox;
 use crate::protocol::{Decoder, Frame, Message, PacketType, ProtocolError};
 
@@ -53,17 +53,25 @@ fn check(kind: u32, sender: Sender, handlers: &Handlers) -> Result<(), ProtocolE
 pub fn dispatch(peer: &mut Peer, decoder: &mut Decoder, shared: &Shared, frame: Frame<'_>) -> Flow {
     let sender = match &peer.session {
         None => Sender::Stranger,
+        // Also a packet that takes no gate: it could go on like that for ever.
+        Some(session) if session.is_closed() => return Flow::End(Ending::Replaced),
         Some(session) if session.is_level_2() => Sender::Level2,
         Some(_) => Sender::Level1,
     };
     if let Err(error) = check(frame.kind, sender, &shared.handlers) {
         return Flow::End(error.into());
     }
-    // It is answered to every packet, so it must take its answers.
-    if let Some(session) = peer.session.as_ref().filter(|session| session.is_level_2() && session.outbox.is_overfull())
-        && let Some(ending) = custom::wait_for_client(session, &mut peer.touched, shared, Outbox::is_overfull)
-    {
-        return Flow::End(ending);
+    if let Some(session) = peer.session.as_ref().filter(|session| session.is_level_2()) {
+        // Its reading side is shut, which does not stop what comes in.
+        if let Some(why) = session.outbox.hung_up() {
+            return Flow::End(Ending::HungUp(why));
+        }
+        // It is answered to every packet, so it must take its answers.
+        if session.outbox.is_overfull()
+            && let Some(ending) = custom::wait_for_client(session, &mut peer.touched, shared, Outbox::is_overfull)
+        {
+            return Flow::End(ending);
+        }
     }
     if PacketType::parse(frame.kind).is_err() {
         return custom::handle_custom(peer, decoder, shared, frame);

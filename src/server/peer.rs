@@ -178,8 +178,11 @@ impl Peer {
         let is_ready = delivery.memory.wait_until(
             self.config.memory_wait_timeout,
             || delivery.agenda.hurry(),
-            || session.is_closed() || is_stopping() || has_room(),
+            || session.is_closed() || session.outbox.hung_up().is_some() || is_stopping() || has_room(),
         );
+        if let Some(why) = session.outbox.hung_up().filter(|_| !session.is_closed()) {
+            return Some(Ending::HungUp(why));
+        }
         match () {
             () if session.is_closed() => Some(Ending::Replaced),
             () if is_stopping() => Some(Ending::Stopping),

@@ -47,6 +47,7 @@ impl Writers {
             log::error!("c{}: no thread for its writer, so it ends: {error}", present.id);
             shared.delivery.counters.failed_thread.note(shared.delivery.now().mono_ms);
             hang_up(&present, HungUp::NoThread);
+            shared.delivery.memory.wake_all();
             self.give_up_place();
         }
     }
@@ -133,7 +134,8 @@ fn writer_loop(session: &Arc<Session>, shared: &Arc<Shared>) {
                     session.id,
                     session.name.as_written()
                 );
-                return hang_up(session, HungUp::TooSlow);
+                hang_up(session, HungUp::TooSlow);
+                return shared.delivery.memory.wake_all();
             }
             Err(WriteError::Broken) => return,
         }

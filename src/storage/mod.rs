@@ -241,7 +241,10 @@ impl Storage {
         let connection = guard.as_mut().ok_or(StorageError::Closed)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let refused = messages::insert(&transaction, &batch.inserts)?;
-        let senders_failed = senders::update(&transaction, &batch.senders)?;
+        let senders_failed = match refused.is_empty() {
+            true => senders::update(&transaction, &batch.senders)?,
+            false => senders::update(&transaction, &senders::without(batch, &refused))?,
+        };
         let deleted = messages::delete(&transaction, &batch.deletes)?;
         senders::mark_delivered(&transaction, &deleted.numbered)?;
         users::seen(&transaction, &batch.seen)?;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::StorageError;
 use super::messages::{bad_row, clamped, text, unless_machine};
+use super::set_aside::Refused;
+use super::{Batch, StorageError};
 use crate::protocol::UserName;
 
 /// Numbers in a row of `sent`.
@@ -94,6 +95,18 @@ pub struct SenderState {
     pub reserved_upto: u64,
     /// Those above `forgotten_upto` that were seen, ascending.
     pub ids: Vec<SentId>,
+}
+
+/// The batch's senders without the numbers of rows that the database refused: a number whose message is not on disk must not be there either.
+pub(super) fn without(batch: &Batch, refused: &[Refused]) -> Vec<SenderUpdate> {
+    let mut senders = batch.senders.clone();
+    for row in refused.iter().map(|refused| &batch.inserts[refused.index].row) {
+        let (Some(msg_id), Ok(sender)) = (row.msg_id, UserName::parse(&row.sender)) else { continue };
+        for update in senders.iter_mut().filter(|update| update.sender == *sender.key()) {
+            update.blocks.iter_mut().for_each(|block| block.ids.retain(|sent| sent.id != msg_id));
+        }
+    }
+    senders
 }
 
 /// Writes what changed, and returns the indices of those who could not be written: a fault of ours, or of somebody who changed the schema.

@@ -1,7 +1,7 @@
 //! Level 2 on the wire: receipts, acks, notices, pongs, numbers. Packets are written and read here one by one, without the client library's
 //! own memory of what it has sent and seen.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use chatserver::client::{Connection, Incoming};
@@ -720,4 +720,122 @@ fn every_pair_of_levels_talks_live_and_later() {
         }
     }
     eventually("nothing waits", || server.rows() == 0);
+}
+
+/// A mailbox that is due on both of the timer's lists is in a save once.
+#[test]
+fn rows_are_counted_once() {
+    let server = Server::start(|setup| setup.set("save_interval", "4 ms").set("receipt_interval", "3 ms"));
+    let mut ann = Two::login(&server, "ann");
+    let mut passes = 0;
+    for id in 1..=1500 {
+        ann.send(id, "bob", "hello");
+        // Now and then a pass comes in between.
+        if id % 3 == 0 {
+            passes += ann.receipts(3).len();
+        }
+    }
+    assert_eq!(passes, 1500);
+    assert_eq!((server.rows(), number(&status(&server), "counts.stored")), (1500, 1500));
+}
+
+#[test]
+fn one_that_reads_and_never_acknowledges_is_bounded_by_its_backlog_and_by_the_disk() {
+    for (limit, value) in [("backlog_messages", "100"), ("data_bytes", "1 MiB")] {
+        let server = Server::start(|setup| setup.set("save_interval", "50 ms").set(limit, value));
+        let (mut ann, mut bob) = (Two::login(&server, "ann"), Two::login(&server, "bob"));
+        let text = "x".repeat(20_000);
+        let (mut refused, mut read) = (0, 0);
+        for id in 1..=200 {
+            ann.send(id, "bob", &text);
+            match ann.receipts(1)[0].1 {
+                Status::Refused => refused += 1,
+                _ => {
+                    assert!(matches!(bob.next(), Got::Text(..)));
+                    read += 1;
+                }
+            }
+        }
+        assert!(refused > 50 && read > 30, "{limit}: {read} read, {refused} refused");
+        assert!(server.rows() <= 101);
+    }
+}
+
+#[test]
+fn a_notice_comes_also_while_a_backlog_is_under_way() {
+    let server = Server::start(|setup| setup.set("save_interval", "50 ms").set("outbox_bytes", "128 KiB"));
+    let mut ann = server.login("ann");
+    send_all(&mut ann, "bob", &vec!["x".repeat(50_000); 200]);
+    eventually("it is saved", || server.rows_of("bob") == 200);
+    let mut bob = Two::login(&server, "bob");
+    eventually("a writer is at work", || server.has_thread("w:bob"));
+    bob.connection.write_raw(&wire::chat("somebody", "bob", "forged")).unwrap();
+    assert_eq!(bob.until_close(), [Got::Notice(NoticeCode::ForgedSender)]);
+}
+
+/// Some clients number by their clock: the distance of the first number from zero must not be taken for a step.
+#[test]
+fn a_crash_leaves_numbers_to_choose() {
+    let mut server = Server::start(|setup| setup.set("save_interval", "50 ms"));
+    let mut ann = Two::login(&server, "ann");
+    let id = 1_700_000_000_000_000;
+    for id in [id, id + 60_000_000] {
+        ann.send(id, "bob", "hello");
+        assert_eq!(ann.next(), stored(id));
+    }
+    server.kill9();
+    let server = server.restart();
+    let last = Two::login(&server, "ann").granted.last_msg_id;
+    assert!(last >= id && last < id + (1 << 41), "{last}");
+}
+
+#[test]
+fn a_message_that_the_database_refuses_is_refused_also_after_a_crash() {
+    let mut server = Server::start(|setup| setup.set("save_interval", "50 ms"));
+    let mut ann = Two::login(&server, "ann");
+    let refuse =
+        "create trigger bad before insert on messages when new.text = 'bad' begin select raise(abort, 'no'); end";
+    rusqlite::Connection::open(server.db_path()).unwrap().execute_batch(refuse).unwrap();
+    ann.send(1, "bob", "bad");
+    assert_eq!(ann.next(), Got::Receipt(vec![1], Status::Refused, None));
+    ann.send(2, "bob", "good");
+    assert_eq!(ann.next(), stored(2));
+    server.kill9();
+    let server = server.restart();
+    let mut ann = Two::login(&server, "ann");
+    ann.send(1, "bob", "bad");
+    assert_eq!(ann.next(), Got::Receipt(vec![1], Status::Refused, None), "it is on no disk");
+    ann.send(2, "bob", "good");
+    assert_eq!(ann.next(), stored(2));
+}
+
+#[test]
+fn the_loser_of_a_takeover_is_closed_however_much_it_sends() {
+    let server = Server::start_default();
+    let old = Two::login(&server, "ann");
+    let ping = packet(&Message::ClientPing { ping: true, time: 1 }).repeat(2000);
+    let (mut out, mut back) = (old.connection.stream(), old.connection.stream());
+    std::thread::scope(|scope| {
+        // Until the server closes.
+        scope.spawn(move || while out.write_all(&ping).is_ok() {});
+        scope.spawn(move || while back.read(&mut [0; 65_536]).is_ok_and(|count| count > 0) {});
+        eventually("it is at it", || server.cpu() > Duration::from_millis(20));
+        let mut new = Two::login(&server, "ann");
+        server.wait_for_log("replaced by another login");
+        new.ping(1);
+        assert_eq!(new.next(), Got::Pong(1));
+    });
+}
+
+/// After a restart the server cannot know what a client was sent; a number that cannot be says nothing.
+#[test]
+fn an_impossible_last_seq_acknowledges_nothing() {
+    let server = Server::start(|setup| setup.set("save_interval", "50 ms"));
+    let mut ann = Two::login(&server, "ann");
+    ann.send(1, "bob", "never sent to him");
+    assert_eq!(ann.next(), stored(1));
+    let server = server.restart();
+    let mut bob = Two::resume(&server, "bob", Some((1 << 53) - 1));
+    assert_eq!(bob.next(), Got::Notice(NoticeCode::AckTooHigh));
+    bob.text("never sent to him");
 }

@@ -347,8 +347,11 @@ impl Mailbox {
         }
         // Users who write to people who are there are not touched by a slow disk: what is on its way into a socket is bounded by its buffers.
         let cost = cost(packet.len());
-        let may_go_live = is_caught_up && !state.holds_much(delivery);
         let present = state.present.as_ref().filter(|present| !present.is_ending);
+        // A level-2 client may read and never acknowledge: what it has not acknowledged is its backlog, and takes its place on disk.
+        let is_full = present.is_some_and(|present| present.session.is_level_2())
+            && (state.is_full(text_bytes, delivery) || state.disk_backlog().messages > 0 && delivery.has_no_space());
+        let may_go_live = is_caught_up && !is_full && !state.holds_much(delivery);
         let msg_id = numbered.map(|numbered| numbered.msg_id);
         let is_live =
             may_go_live && present.is_some_and(|present| present.session.push(packet, msg_id, seq, &delivery.cipher));
@@ -614,20 +617,21 @@ impl State {
 
     /// Why a message for a recipient who does not take it at once is refused, if it is.
     fn refusal(&mut self, text_bytes: u32, delivery: &Delivery, owed: &mut Owed) -> Option<Accepted> {
-        let limits = &delivery.limits;
-        let is_full = |state: &State| {
-            // What is saved and still in memory counts twice: at most an outbox more than there is.
-            let bytes = state.disk_backlog().bytes + state.held.text_bytes + u64::from(text_bytes);
-            state.waiting() >= limits.backlog_messages || bytes > limits.backlog_bytes
-        };
-        if is_full(self) {
+        if self.is_full(text_bytes, delivery) {
             // It may only look full: what was acknowledged since TCP was asked last does not wait.
             self.collect_acks(delivery, owed);
-            if is_full(self) {
+            if self.is_full(text_bytes, delivery) {
                 return Some(Accepted::BacklogFull);
             }
         }
-        (delivery.storage.used_bytes() >= limits.data_bytes).then_some(Accepted::NoSpace)
+        delivery.has_no_space().then_some(Accepted::NoSpace)
+    }
+
+    /// One more message would be more than may be unacknowledged.
+    fn is_full(&self, text_bytes: u32, delivery: &Delivery) -> bool {
+        // What is saved and still in memory counts twice: at most an outbox more than there is.
+        let bytes = self.disk_backlog().bytes + self.held.text_bytes + u64::from(text_bytes);
+        self.waiting() >= delivery.limits.backlog_messages || bytes > delivery.limits.backlog_bytes
     }
 
     /// The present client says that it has taken in everything up to `seq`; `false`: it cannot have.

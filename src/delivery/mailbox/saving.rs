@@ -64,6 +64,8 @@ pub enum List {
     Regular,
     /// Of those who owe receipts.
     Receipts,
+    /// On both.
+    Both,
 }
 
 impl Mailbox {
@@ -143,7 +145,7 @@ impl Mailbox {
         for awaited in state.awaited.range(from..).take_while(|awaited| awaited.seq <= saved_upto) {
             match set_aside.contains(&awaited.seq) {
                 true => awaited.ledger.refuse(awaited.msg_id, None, owed),
-                false => awaited.ledger.stored(awaited.msg_id, delivery, owed),
+                false => awaited.ledger.stored(awaited.msg_id, owed),
             }
         }
         state.disk.messages = (state.disk.messages + collected.rows).saturating_sub(set_aside.len() as u64 + removed.0);
@@ -163,11 +165,13 @@ impl Mailbox {
     /// After a pass: puts the mailbox on the agenda again when something is left to do; otherwise it leaves the list that it was on.
     pub(crate) fn relist(self: &Arc<Self>, list: List, now: Stamp, delivery: &Delivery) {
         let mut state = self.state.lock();
-        if list == List::Receipts {
+        if list != List::Regular {
             state.owes_receipts = false;
             if let Some(since_ms) = state.receipt_owed_since() {
                 self.enlist_for_receipts(&mut state, since_ms.max(now.mono_ms), delivery);
             }
+        }
+        if list == List::Receipts {
             return;
         }
         state.is_listed = false;
@@ -177,13 +181,15 @@ impl Mailbox {
             present.session.outbox.shrink();
         }
         let is_awaiting = state.present.as_ref().is_some_and(Present::is_awaiting);
-        let is_ledger_dirty = state.ledger.as_ref().is_some_and(|ledger| !ledger.is_clean());
+        // A message in memory that this user sent holds the ledger, too; nobody else comes to let this mailbox go then.
+        let is_ledger_busy =
+            state.ledger.as_ref().is_some_and(|ledger| Arc::strong_count(ledger) > 1 || !ledger.is_clean());
         let due_at_ms = match oldest_ms {
             Some(oldest_ms) => Some((oldest_ms + save_interval_ms).max(now.mono_ms + 1)),
             None if state.window().to_delete().is_some()
                 || state.seen.is_some()
                 || is_awaiting
-                || state.present.is_none() && is_ledger_dirty =>
+                || state.present.is_none() && is_ledger_busy =>
             {
                 Some(now.mono_ms + save_interval_ms)
             }

@@ -124,10 +124,13 @@ impl<M> Window<M> {
     }
 
     /// The client says by itself that it has taken in everything up to `seq`, perhaps in an earlier session: what it has is not sent again. `false`:
-    /// that is more than was ever handed to it, and is taken for as much as was. `ack` comes after it.
+    /// that is more than was ever handed to it, so it says nothing of earlier sessions. `ack` comes after it.
     pub fn claim(&mut self, seq: u64) -> bool {
-        self.sent = self.sent.max(seq.min(self.shown));
-        seq <= self.shown
+        let is_possible = seq <= self.shown;
+        if is_possible {
+            self.sent = self.sent.max(seq);
+        }
+        is_possible
     }
 
     /// The session has acknowledged everything up to `seq`; past `sent` is clamped. Gives the messages that leave memory.

@@ -142,7 +142,7 @@ impl World {
                     return false;
                 }
                 assert!(self.window.clone().claim(self.shown) && !self.window.clone().claim(self.shown + 1));
-                self.window.claim(u64::MAX);
+                self.window.claim(self.shown);
                 drop(self.window.ack(self.shown));
                 self.due = self.due.split_off(&(self.shown + 1));
                 self.got = self.got.max(self.shown);

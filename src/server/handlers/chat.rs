@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::delivery::{Accepted, Delivery, Known, Mailbox, Numbered};
+use crate::delivery::{Accepted, Delivery, Known, Mailbox, Numbered, Owed};
 use crate::health::{Counter, Counters};
 use crate::limits;
 use crate::protocol::{Chat, Cipher, MAX_NUMBER, Message, PacketType, ProtocolError, Reason, UserName};
@@ -42,9 +42,9 @@ pub fn handle_chat(peer: &mut Peer, chat: Chat<'_>, packet: Option<&[u8]>) -> Fl
     };
     let text_bytes = chat.text.len() as u32;
     // One section: a takeover comes before all of it or after all of it, so that a resend on the new connection finds what this one did.
-    let taken = session.enter(|| {
+    let take = |owed: &mut Owed| {
         if let Some(Numbered { ledger, msg_id, hash }) = &numbered {
-            match ledger.check(*msg_id, *hash, &mut touched.owed) {
+            match ledger.check(*msg_id, *hash, owed) {
                 Known::New => {}
                 Known::Same => return Taken::Before,
                 Known::Full => return Taken::Accept(Accepted::NoRoom),
@@ -54,32 +54,27 @@ pub fn handle_chat(peer: &mut Peer, chat: Chat<'_>, packet: Option<&[u8]>) -> Fl
         }
         match (refusal, &recipient) {
             (None, Some((_, mailbox))) => {
-                Taken::Accept(mailbox.accept(packet, text_bytes, numbered.as_ref(), *now, delivery, &mut touched.owed))
+                Taken::of(mailbox.accept(packet, text_bytes, numbered.as_ref(), *now, delivery, owed))
             }
             (refusal, _) => Taken::Refuse(refusal.unwrap_or(Refused::Name)),
         }
+    };
+    let taken = session.enter(|| {
+        let taken = take(&mut touched.owed);
+        if let (Taken::Refuse(refused), Some(Numbered { ledger, msg_id, .. })) = (&taken, &numbered) {
+            ledger.refuse(*msg_id, Some(refused.reason()), &mut touched.owed);
+        }
+        taken
     });
-    let refused = match taken {
+    match taken {
         None => return Flow::End(Ending::Replaced),
-        Some(Taken::Before) => return Flow::Next,
-        Some(Taken::Accept(Accepted::Live)) => {
-            touched.relayed += 1;
-            return Flow::Next;
-        }
-        Some(Taken::Accept(Accepted::Waiting)) => {
-            touched.waiting += 1;
-            return Flow::Next;
-        }
+        Some(Taken::Before) => {}
+        Some(Taken::Accept(Accepted::Live)) => touched.relayed += 1,
         Some(Taken::Accept(Accepted::NoRoom)) => return Flow::Wait,
         Some(Taken::Accept(Accepted::Stopped)) => return Flow::End(Ending::Stopping),
-        Some(Taken::Accept(Accepted::BacklogFull)) => Refused::Backlog,
-        Some(Taken::Accept(Accepted::NoSpace)) => Refused::Database,
-        Some(Taken::Refuse(refused)) => refused,
-    };
-    if let Some(Numbered { ledger, msg_id, .. }) = &numbered {
-        ledger.refuse(*msg_id, Some(refused.reason()), &mut touched.owed);
+        Some(Taken::Accept(_)) => touched.waiting += 1,
+        Some(Taken::Refuse(refused)) => note(peer, refused),
     }
-    note(peer, refused);
     Flow::Next
 }
 
@@ -91,6 +86,16 @@ enum Taken {
     Before,
     Accept(Accepted),
     Refuse(Refused),
+}
+
+impl Taken {
+    fn of(accepted: Accepted) -> Taken {
+        match accepted {
+            Accepted::BacklogFull => Taken::Refuse(Refused::Backlog),
+            Accepted::NoSpace => Taken::Refuse(Refused::Database),
+            other => Taken::Accept(other),
+        }
+    }
 }
 
 /// Why a message is not taken.
