@@ -143,8 +143,10 @@ impl Sender {
                 Err(error) => return Err(self.left_over(error)),
             };
             last_id = wrote.last_id.or(last_id);
+            if wrote.is_all {
+                return Ok(last_id);
+            }
             match self.ledger.as_ref().map(|ledger| ledger.wait_for_room(deadline)) {
-                _ if wrote.is_all => return Ok(last_id),
                 Some(Room::Full) => return Err(ClientError::Timeout { what: Awaited::Receipts }),
                 Some(Room::Closed | Room::Retired) => return Err(self.left_over(ClientError::Closed { reset: false })),
                 Some(Room::Free) | None => {}
