@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use chatserver::config::{self, Config};
-use chatserver::protocol::{Cipher, Frame, NameError, PUBLISHED_KEY, PacketType, ProtocolError};
+use chatserver::protocol::{Cipher, Frame, NameError, NoticeCode, PUBLISHED_KEY, PacketType, ProtocolError, Status};
 use chatserver::server::Server;
 
 const CHINESE: &str = "README.zh-CN.md";
@@ -130,6 +130,25 @@ fn the_session_is_the_recorded_one() {
         let name = format!("packet {}", index + 1);
         assert_current("PROTOCOL.md", &name, &format!("```text\n{}```", explained(direction, *packet)));
     }
+    let recorded = |direction| fs::read(root().join(format!("tests/data/level2.{direction}.bin"))).unwrap();
+    let (at_level_2, answers) = (recorded("client-to-server"), recorded("server-to-client"));
+    let (at_level_2, answers) = (packets(&at_level_2), packets(&answers));
+    let order = [
+        ("client → server", at_level_2[0]),
+        ("server → client", answers[0]),
+        ("client → server", at_level_2[1]),
+        ("server → client", answers[1]),
+        ("client → server", at_level_2[2]),
+        ("server → client", answers[2]),
+        ("client → server", at_level_2[3]),
+        ("server → client", answers[3]),
+        ("server → client", answers[4]),
+    ];
+    assert_eq!((at_level_2.len(), answers.len()), (4, 5));
+    for (index, (direction, packet)) in order.iter().enumerate() {
+        let name = format!("level 2 packet {}", index + 1);
+        assert_current("PROTOCOL.md", &name, &format!("```text\n{}```", explained(direction, *packet)));
+    }
     let login = opened(client[0]);
     assert_current("PROTOCOL.md", "varint", &format!("```text\n{}```", varint_explained(&login[10..15])));
 }
@@ -162,7 +181,17 @@ fn explained(direction: &str, frame: Frame<'_>) -> String {
     out.push_str("the body, decrypted:\n");
     let mut rest = &plain[..];
     while !rest.is_empty() {
-        let (number, length, value) = field(rest);
+        let (number, length, mut value) = field(rest);
+        match (kind, number) {
+            (PacketType::ServerReceipt, 1) => value = numbers(&rest[2..length]),
+            (PacketType::ServerReceipt, 2) => {
+                value = format!("{value}, {:?}", Status::parse(value.parse().unwrap()).unwrap())
+            }
+            (PacketType::ServerNotice, 1) => {
+                value = format!("{value}, {:?}", NoticeCode::from(value.parse::<u32>().unwrap()))
+            }
+            _ => {}
+        }
         line(&mut out, &rest[..length], &format!("{number}: {} = {value}", field_name(kind, number)));
         rest = &rest[length..];
     }
@@ -191,12 +220,23 @@ fn field(bytes: &[u8]) -> (u8, usize, String) {
         }
         2 => {
             let length = usize::from(rest[0]);
-            let text = std::str::from_utf8(&rest[1..=length]).unwrap();
+            let text = String::from_utf8_lossy(&rest[1..=length]);
             (number, 2 + length, format!("{text:?}, {length} bytes"))
         }
         5 => (number, 5, f32::from_le_bytes(rest[..4].try_into().unwrap()).to_string()),
         other => panic!("wire type {other}"),
     }
+}
+
+/// Packed varints.
+fn numbers(mut bytes: &[u8]) -> String {
+    let mut numbers = Vec::new();
+    while !bytes.is_empty() {
+        let (number, length) = varint(bytes);
+        numbers.push(number);
+        bytes = &bytes[length..];
+    }
+    format!("{numbers:?}, packed")
 }
 
 fn varint(bytes: &[u8]) -> (u64, usize) {
@@ -216,16 +256,17 @@ fn varint_explained(bytes: &[u8]) -> String {
     out
 }
 
-/// The fields of proto/chat.proto: message, number, type, name.
+/// The fields of proto/chat.proto: message, number, type (with its label, unless it is required), name.
 fn proto_fields() -> Vec<(String, u8, String, String)> {
     let (mut message, mut fields) = (String::new(), Vec::new());
     for line in read("proto/chat.proto").lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["message", name, "{"] => message = name.to_owned(),
-            ["required", kind, name, "=", number] => {
+            [label @ ("required" | "optional" | "repeated"), kind, name, "=", number, ..] => {
                 let number = number.trim_end_matches(';').parse().unwrap();
-                fields.push((message.clone(), number, kind.to_owned(), name.to_owned()));
+                let kind = if label == "required" { kind.to_owned() } else { format!("{label} {kind}") };
+                fields.push((message.clone(), number, kind, name.to_owned()));
             }
             _ => {}
         }
@@ -247,12 +288,25 @@ fn the_messages_are_those_of_the_proto_file() {
         let message = kind.name().replace("PK_", "Pb");
         let fields: Vec<String> = proto_fields()
             .into_iter()
-            .filter(|field| field.0 == message)
+            .filter(|field| field.0 == message && !field.2.contains(' '))
             .map(|(_, number, kind, name)| format!("{number}: {kind} {name}"))
             .collect();
         let row = format!("| {} | {} |", kind as u32, kind.name());
         let line = document.lines().find(|line| line.starts_with(&row)).unwrap_or_else(|| panic!("no row {row}"));
         assert!(line.ends_with(&format!("| {} |", fields.join(" · "))), "{line}\nshould have {fields:?}");
+    }
+    let of_level_2 = |field: &(String, u8, String, String)| {
+        let added = ["PbServerReceipt", "PbClientAck", "PbServerNotice", "PbServerPong"];
+        field.2.contains(' ') || added.contains(&field.0.as_str())
+    };
+    let fields: Vec<_> = proto_fields().into_iter().filter(of_level_2).collect();
+    assert!(fields.len() >= 16, "{}", fields.len());
+    for (message, number, kind, name) in fields {
+        let (name, field) = (message.replace("Pb", "PK_"), format!("{number}: {kind} {name}"));
+        assert!(
+            document.lines().any(|line| line.contains(&name) && line.contains(&field)),
+            "no row of {name} with {field}"
+        );
     }
 }
 
@@ -291,10 +345,10 @@ fn the_table_of_bad_input_has_every_sentence_of_the_log() {
     }
     assert!(table.contains(&format!("`login refused: {}`", NameError::SpaceAtEnds)));
     let handler = read("src/server/handlers/chat.rs");
-    let calls: Vec<&str> = handler.split("dropped(peer, ").skip(1).collect();
-    assert_eq!(calls.len(), 4);
-    for call in calls {
-        let why = call.split('"').nth(1).expect("a reason");
+    let words = handler.split("fn words(").nth(1).and_then(|rest| rest.split("\n    }").next()).expect("the sentences");
+    let words: Vec<&str> = words.split('"').skip(1).step_by(2).collect();
+    assert_eq!(words.len(), 6);
+    for why in words {
         assert!(table.contains(&format!("`message dropped: {why} (")), "missing: {why}");
     }
 }

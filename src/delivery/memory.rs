@@ -85,10 +85,12 @@ impl Memory {
     }
 
     /// Waits until `ready` says yes; `false` after `timeout`. Call with no lock held. `ready` is asked again after each release and each `wake_all`.
-    pub fn wait_until(&self, timeout: Duration, ready: impl Fn() -> bool) -> bool {
+    /// `ask` is called once, when `waiting` counts the caller already: whoever makes room sees that somebody waits for it.
+    pub fn wait_until(&self, timeout: Duration, ask: impl FnOnce(), ready: impl Fn() -> bool) -> bool {
         let deadline = Instant::now() + timeout;
-        let mut gate = self.gate.lock();
         self.waiting.fetch_add(1, SeqCst);
+        ask();
+        let mut gate = self.gate.lock();
         let mut is_ready = ready();
         while !is_ready && !self.room.wait_until(&mut gate, deadline).timed_out() {
             is_ready = ready();

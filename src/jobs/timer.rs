@@ -130,9 +130,9 @@ impl Timer<'_> {
     fn tick(&mut self) {
         let now = self.delivery.now();
         self.note_asked();
-        // Somebody waits for room, in memory or among the messages without a receipt.
-        let is_awaited = self.delivery.memory.is_tight() || self.delivery.memory.waiting() > 0;
         let taken = self.delivery.agenda.take(false);
+        // Somebody waits for room, in memory or among the messages without a receipt. Asked after `take`: who asks later is heard in the next pass.
+        let is_awaited = self.delivery.memory.is_tight() || self.delivery.memory.waiting() > 0;
         let saved = self.save(taken, is_awaited || self.asked.is_some(), now);
         let is_saved = saved.is_ok();
         self.answer_asked(saved);

@@ -175,10 +175,11 @@ impl Peer {
             let may_be_unreceipted = session.ledger.as_ref().is_none_or(|ledger| ledger.has_room());
             delivery.memory.has_room(needed) && delivery.seqs.has_reserve() && may_be_unreceipted
         };
-        delivery.agenda.hurry();
-        let is_ready = delivery
-            .memory
-            .wait_until(self.config.memory_wait_timeout, || session.is_closed() || is_stopping() || has_room());
+        let is_ready = delivery.memory.wait_until(
+            self.config.memory_wait_timeout,
+            || delivery.agenda.hurry(),
+            || session.is_closed() || is_stopping() || has_room(),
+        );
         match () {
             () if session.is_closed() => Some(Ending::Replaced),
             () if is_stopping() => Some(Ending::Stopping),

@@ -19,6 +19,8 @@ mod bad_input;
 mod custom;
 mod limits;
 
+mod level2;
+
 mod keeping;
 mod shutdown;
 mod storage;

@@ -2,7 +2,7 @@
 //! comes out byte for byte. The files are explained in `tests/data/README.md`.
 
 use chatserver::client::Connection;
-use chatserver::protocol::{Cipher, Decoder, Frame, Message, PUBLISHED_KEY};
+use chatserver::protocol::{Chat, Cipher, Decoder, Frame, Message, PUBLISHED_KEY};
 
 use crate::harness::*;
 use crate::wire;
@@ -100,4 +100,65 @@ fn a_whole_session_in_one_segment_is_answered_as_packet_by_packet() {
     assert_eq!(packets.len(), received.len());
     assert!(wire::meaning(&packets[0].bytes).contains("login: true"));
     assert_eq!(packets[1].bytes, received[1]);
+}
+
+/// Level 2: one client writes to itself. The client's bytes are played; what the server answers is compared but for its clock, from which times and
+/// seqs come. With UPDATE_DATA=1 the files are written anew.
+#[test]
+fn the_session_of_level_2_is_the_recorded_one() {
+    let mut server = Server::start(|setup| setup.set("receipt_interval", "1 h"));
+    let (mut sent, mut received) = (Vec::new(), Vec::new());
+    let cipher = Cipher::new(PUBLISHED_KEY).unwrap();
+    let mut connection = server.connect().open().unwrap();
+    let mut seq = 0;
+    let mut play = |message: Option<Message<'_>>, answers: usize| {
+        if let Some(message) = message {
+            let packet = packet(&message);
+            connection.write_raw(&packet).unwrap();
+            sent.push(packet);
+        }
+        for _ in 0..answers {
+            let packet = connection.read_packet(PATIENCE).unwrap().expect("an answer").bytes;
+            let mut decoder = Decoder::default();
+            let frame = Frame::parse(&packet, usize::MAX).unwrap().unwrap();
+            if let Message::Chat(chat) = decoder.decode(&cipher, frame).unwrap().message {
+                seq = chat.seq.unwrap();
+            }
+            received.push(packet);
+        }
+        seq
+    };
+    let time = 1_795_356_894;
+    play(Some(Message::ClientLogin { name: "ann", version: 1.0, time, level: Some(2), last_seq: None }), 1);
+    eventually("numbers are reserved, so that DELIVERED comes at once", || {
+        server.db().query_row("select count(*) from senders", [], |row| row.get(0)) == Ok(1)
+    });
+    let chat = Chat { from: "ann", to: "ann", text: "to myself", time, msg_id: Some(1), seq: None };
+    let seq = play(Some(Message::Chat(chat)), 1);
+    play(Some(Message::ClientAck { seq }), 1);
+    play(Some(Message::ClientPing { ping: true, time }), 1);
+    assert_eq!(server.sigterm().code(), Some(0));
+    play(None, 1);
+    for (direction, packets) in [("client-to-server", sent), ("server-to-client", received)] {
+        if std::env::var_os("UPDATE_DATA").is_some() {
+            let path = format!("{}/tests/data/level2.{direction}.bin", env!("CARGO_MANIFEST_DIR"));
+            std::fs::write(path, packets.concat()).unwrap();
+        }
+        let known: Vec<String> = recorded("level2", direction).iter().map(|packet| without_clock(packet)).collect();
+        assert_eq!(packets.iter().map(|packet| without_clock(packet)).collect::<Vec<_>>(), known);
+    }
+}
+
+/// What a packet says, with the numbers that come from the server's clock blanked.
+fn without_clock(packet: &[u8]) -> String {
+    let cipher = Cipher::new(PUBLISHED_KEY).unwrap();
+    let mut decoder = Decoder::default();
+    let mut message = decoder.decode(&cipher, Frame::parse(packet, usize::MAX).unwrap().unwrap()).unwrap().message;
+    match &mut message {
+        Message::ServerAcceptLogin(answer) => answer.time = 0,
+        Message::Chat(chat) => chat.seq = chat.seq.map(|_| 0),
+        Message::ClientAck { seq } => *seq = 0,
+        _ => {}
+    }
+    format!("{message:?}")
 }

@@ -121,7 +121,7 @@ pub struct Mailbox {
 struct State {
     window: Option<Window<Entry>>,
     packets: Packets,
-    /// Counts what made a reading of the backlog from disk out of date before it was taken in.
+    /// Counts what made a reading from disk out of date before it was taken in.
     stale_readings: u64,
     present: Option<Present>,
     /// Of this user as a sender, once it has logged in at level 2.
@@ -297,20 +297,29 @@ impl Mailbox {
     /// # Errors
     /// The database cannot be read now.
     pub fn ledger(&self, delivery: &Delivery) -> Result<Arc<Ledger>, storage::StorageError> {
-        if let Some(ledger) = &self.state.lock().ledger {
-            return Ok(ledger.clone());
+        loop {
+            let stale_readings = {
+                let state = self.state.lock();
+                if let Some(ledger) = &state.ledger {
+                    return Ok(ledger.clone());
+                }
+                state.stale_readings
+            };
+            let known = delivery.storage.sender(&self.key)?;
+            let mut state = self.state.lock();
+            if state.stale_readings == stale_readings {
+                let ledger = state.ledger.get_or_insert_with(|| Arc::new(Ledger::new(self.key.clone(), known)));
+                return Ok(ledger.clone());
+            }
         }
-        // Nobody writes it meanwhile: only a loaded one is written, and the mailbox stays in memory while the caller has it.
-        let known = delivery.storage.sender(&self.key)?;
-        let mut state = self.state.lock();
-        Ok(state.ledger.get_or_insert_with(|| Arc::new(Ledger::new(self.key.clone(), known))).clone())
     }
 
     /// A row of this user's as a sender was acknowledged, and is deleted.
     pub(crate) fn delivered(&self, msg_id: u64, delivery: &Delivery, owed: &mut Owed) {
-        let ledger = self.state.lock().ledger.clone();
-        if let Some(ledger) = ledger {
-            ledger.delivered(msg_id, delivery, owed);
+        let mut state = self.state.lock();
+        match &state.ledger {
+            Some(ledger) => ledger.delivered(msg_id, delivery, owed),
+            None => state.stale_readings += 1,
         }
     }
 

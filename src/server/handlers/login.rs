@@ -98,7 +98,12 @@ fn log_in(
         match mailbox.attach(&session, &welcome, peer.now, delivery, owed) {
             Ok(attached) => break attached,
             // When `close` returns nothing of the old session is executed any more. Then it can be replaced.
-            Err(present) => is_takeover |= present.close(),
+            Err(present) => {
+                if present.close() {
+                    counters.takeovers.add(1);
+                    is_takeover = true;
+                }
+            }
         }
     };
     peer.session = Some(session.clone());
@@ -113,9 +118,6 @@ fn log_in(
             false => replaced.outbox.hang_up(),
         }
         delivery.memory.wake_all();
-    }
-    if is_takeover {
-        counters.takeovers.add(1);
     }
     let note = if is_takeover { ", replacing an older connection" } else { "" };
     let level = if is_level_2 { " at level 2" } else { "" };
