@@ -35,6 +35,9 @@ const WITNESS: &str = "witness";
 /// Texts that a fighter often writes at once, so that one that is replaced has more on its way.
 const BURST: usize = 50;
 
+/// So many of those that are lost are named, of each writer and of the fighters.
+const NAMED: usize = 5;
+
 /// Texts that a fighter still writes after it has seen the end of its connection.
 const TOO_LATE: usize = 3;
 
@@ -454,6 +457,9 @@ impl Arena<'_> {
         let executed_twice =
             claims.iter().filter(|claim| !executed.insert(**claim) && !known.unsure.contains(claim)).count();
         let lost_claims = known.owed.difference(&executed).count();
+        for claim in known.owed.difference(&executed).take(NAMED) {
+            self.wrong(format!("lost: text {claim:?} to the witness, sent again: {}", known.again.contains(claim)));
+        }
 
         let (mut deaf, mut heard, mut shown_twice) = (0, 0, 0);
         let mut got: Vec<HashSet<u64>> = vec![HashSet::new(); WRITERS];
@@ -476,9 +482,17 @@ impl Arena<'_> {
                 last[writer] = number;
             }
         }
-        let missing =
-            sent.iter().zip(&got).map(|(sent, got)| (1..=sent.texts).filter(|number| !got.contains(number)).count());
-        let lost = missing.sum::<usize>() + lost_claims;
+        let mut lost = lost_claims;
+        for (writer, (sent, got)) in sent.iter().zip(&got).enumerate() {
+            let missing: Vec<u64> = (1..=sent.texts).filter(|number| !got.contains(number)).collect();
+            for number in missing.iter().take(NAMED) {
+                let has_receipt = sent.receipts.contains(number);
+                self.wrong(format!(
+                    "lost: text {number} of writer {writer} to the name, with a receipt: {has_receipt}"
+                ));
+            }
+            lost += missing.len();
+        }
         let losers = reigns.iter().filter(|reign| reign.is_loser).count();
         let told = reigns.iter().filter(|reign| reign.is_told).count();
         let faults = [
@@ -543,7 +557,10 @@ impl Arena<'_> {
             }
             let on_disk = of("counts.stored") - of("counts.delivered_from_disk") - of("counts.expired");
             if on_disk != of("backlog.messages") {
-                wrong.push(format!("gauge counts.stored - delivered_from_disk - expired: {on_disk}, not the backlog"));
+                let rows = self.server.rows();
+                wrong.push(format!(
+                    "gauge counts.stored - delivered_from_disk - expired: {on_disk}, not the backlog; rows: {rows}"
+                ));
             }
             wrong.is_empty()
         });
