@@ -10,10 +10,11 @@ mod screen;
 use std::process::ExitCode;
 
 use self::input::{Input, Line};
-use self::link::{Link, Sent};
+use self::link::{Left, Link, Sent};
 use self::screen::Screen;
 use super::connection::{ConnectionArgs, exit, fail, recipient_name};
-use super::terminal::escape;
+use super::terminal::{escape, print_note};
+use crate::client::SessionState;
 use crate::language::{Language, say};
 
 /// What `/help` shows, and in English part of `--help`.
@@ -31,17 +32,22 @@ const EXIT_CODES: &str = "Exit codes:
   0  left
   1  no connection, or lines that could not be sent
   3  refused by the server
-  4  the server did not answer in time";
+  4  the server did not answer in time, or lines have no receipt";
 
 /// Chat with people, interactively
 ///
 /// Type a line and press Enter: it goes to the present recipient, whom the prompt shows. Lines that begin with a slash are
 /// commands, listed below.
 ///
-/// A lost connection is made again by itself. Lines typed meanwhile are kept and sent then.
+/// A line that the server has on its disk is marked with ✓, one that its recipient has taken in with ✓✓, one that the server refuses with ✗ and
+/// its reason. A server of level 1 of the protocol tells nothing of that.
 ///
-/// When another program logs in with the same name, the server closes the older connection. One that ends within 5 s of its
-/// login is only taken back when you press Enter, so that two programs do not throw each other out for ever.
+/// A lost connection is made again by itself. Lines typed meanwhile are kept and sent then, and those that have no mark are sent again;
+/// nothing comes twice.
+///
+/// When another program logs in with the same name, the server closes the older connection. It is only taken back when you press
+/// Enter, so that two programs do not throw each other out for ever. A server of level 1 does not tell: there a connection that ends
+/// within 5 s of its login counts as taken over.
 ///
 /// The line history is in $XDG_STATE_HOME/chatserver/history (~/.local/state/chatserver/history), readable for you only. Colours
 /// are used on a terminal, unless NO_COLOR is set. When standard input is not a terminal, lines are read without editing.
@@ -63,7 +69,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
     let language = Language::of_environment();
-    let (connect, client) = match args.connection.login(&args.name, language) {
+    let (connect, client) = match args.connection.resume(SessionState::new(&args.name), language) {
         Ok(connected) => connected,
         Err(code) => return code,
     };
@@ -135,6 +141,7 @@ impl Chat {
             Sent::Later => self.screen.note(
                 language.pick("not connected: kept, and sent after the next login", "未连接：已保留，重新登录后发送"),
             ),
+            Sent::TooLong => self.screen.too_long(),
             Sent::AfterEnter => self.screen.note(language.pick(
                 "another login has taken over: kept, and sent when you press Enter on an empty line",
                 "已被另一处登录取代：已保留，在空行按回车重新登录后发送",
@@ -164,9 +171,17 @@ impl Chat {
 
     fn leave(self) -> ExitCode {
         let language = self.language();
-        let left = self.link.leave();
-        match left.unsent {
-            0 if left.clean => ExitCode::SUCCESS,
+        let Left { unsent, unreceipted, clean } = self.link.leave();
+        if unreceipted > 0 {
+            print_note(&say!(
+                language,
+                "{unreceipted} of your lines have no receipt: it is not known whether they will arrive",
+                "有 {unreceipted} 行没有收到回执：无法确定是否会送达"
+            ));
+        }
+        match unsent {
+            0 if unreceipted > 0 => ExitCode::from(exit::TIMEOUT),
+            0 if clean => ExitCode::SUCCESS,
             0 => fail(
                 language.pick(
                     "the server did not confirm the good-bye: what was typed last may not have arrived",

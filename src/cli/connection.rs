@@ -8,16 +8,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::terminal::{escape, print_note};
-use crate::client::{Client, ClientError, Connect};
+use crate::client::{Client, ClientError, Connect, Level, Notice, SessionState};
 use crate::config::Key;
 use crate::language::{Language, say};
-use crate::protocol::{NameError, UserName};
+use crate::protocol::{NameError, NoticeCode, UserName};
 
 /// Where the key is when no file is named. Not an option with a default of clap's: `--help` would show its value.
 const KEY_VARIABLE: &str = "CHATSERVER_KEY";
-
-/// Pause between two pings: four in the server's default read timeout of 120 s.
-pub const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A connection that ends sooner after its login was most likely taken over by another program with the same name.
 /// Trying again at once would have the two throw each other out for ever.
@@ -65,15 +62,24 @@ impl ConnectionArgs {
         Ok(Client::connect(self.addr.as_str(), key.bytes()))
     }
 
-    /// Connects and logs in, or says why not.
+    /// Connects and logs in at level 1, or says why not.
     ///
     /// # Errors
     /// The exit code; the reason is printed already.
-    pub fn login(&self, name: &str, language: Language) -> Result<(Connect, Client), ExitCode> {
+    pub fn login(&self, name: &str, language: Language) -> Result<Client, ExitCode> {
         let connect = self.connect().map_err(|why| fail(&why, exit::START))?;
-        match connect.login(name) {
+        connect.login(name).map_err(|error| fail(&login_failure(&error, language), exit_code(&error)))
+    }
+
+    /// Connects and logs in at level 2, or at level 1 where the server has no other, or says why not.
+    ///
+    /// # Errors
+    /// The exit code; the reason is printed already.
+    pub fn resume(&self, state: SessionState, language: Language) -> Result<(Connect, Client), ExitCode> {
+        let connect = self.connect().map_err(|why| fail(&why, exit::START))?.level(Level::Two);
+        match connect.resume(state) {
             Ok(client) => Ok((connect, client)),
-            Err(error) => Err(fail(&login_failure(&error, language), exit_code(&error))),
+            Err(failed) => Err(fail(&login_failure(&failed.1, language), exit_code(&failed.1))),
         }
     }
 }
@@ -117,6 +123,42 @@ pub fn login_failure(error: &ClientError, language: Language) -> String {
             "{why}，而没有应答登录（两边的密钥一致吗？见 --key-file、CHATSERVER_KEY）"
         ),
         _ => why.into_owned(),
+    }
+}
+
+/// What the server has said before it closes, or goes on, in words. Those of a code that is not known here are the server's own, escaped.
+pub fn notice_words(notice: &Notice, name: &str, language: Language) -> String {
+    match notice.code {
+        NoticeCode::Replaced => {
+            let name = escape(name);
+            say!(language, "another program has logged in as {name}", "另一个程序也以 {name} 登录了")
+        }
+        NoticeCode::LoginTimeout => say!(language, "the login took too long", "登录超时"),
+        NoticeCode::Idle => say!(language, "the server has heard nothing for too long", "服务器太久没有收到数据"),
+        NoticeCode::BadPacket => {
+            say!(language, "the server could not read what was sent to it", "服务器无法解读收到的数据")
+        }
+        NoticeCode::ForgedSender => say!(
+            language,
+            "the server got a message whose sender is somebody else",
+            "服务器收到了发送者与登录名不符的消息"
+        ),
+        NoticeCode::Rate => say!(language, "too much was sent in too short a time", "发送过于频繁"),
+        NoticeCode::Stopping => say!(language, "the server is stopping", "服务器正在停止"),
+        NoticeCode::TooSlow => {
+            say!(language, "what was ready here was not taken in fast enough", "接收速度过慢，跟不上服务器的发送")
+        }
+        NoticeCode::Overloaded => say!(language, "the server is overloaded", "服务器过载"),
+        NoticeCode::Kicked => say!(language, "an operator has ended the connection", "管理员断开了连接"),
+        NoticeCode::AckTooHigh => say!(
+            language,
+            "the server's numbers are behind ours: an older database was restored there, most likely",
+            "服务器的编号落后于本地：服务器很可能恢复了较旧的数据库"
+        ),
+        NoticeCode::Other(code) => {
+            let text = escape(&notice.text);
+            say!(language, "the server says (code {code}): {text}", "服务器通知（代码 {code}）：{text}")
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `chatserver listen`: what arrives for a user, a line each, for scripts.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,18 +9,19 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::connection::{ConnectionArgs, PING_INTERVAL, Reconnect, exit, exit_code, fail, login_failure};
+use super::connection::{ConnectionArgs, Reconnect, exit, exit_code, fail, login_failure, notice_words};
 use super::terminal::{escape, print_note, utc};
-use crate::client::{Client, ClientError, Connect, Incoming};
+use crate::client::{Client, ClientError, Connect, Event, Incoming, Level, SessionState, StateError};
 use crate::config::parse_duration;
 use crate::language::{Language, say};
+use crate::protocol::NoticeCode;
 
 /// How often the wait for a message looks whether Ctrl-C was pressed.
 const INTERRUPT_CHECK: Duration = Duration::from_millis(200);
 
 const EXIT_CODES: &str = "Exit codes:
   0  N messages printed, or interrupted with Ctrl-C
-  1  no connection at the start
+  1  no connection at the start, or the file of --state cannot be used
   3  refused by the server, or taken over by another login
   4  --timeout has passed";
 
@@ -29,11 +31,15 @@ const EXIT_CODES: &str = "Exit codes:
 /// {from, to, text, time, msg_id, seq}: time in Unix seconds; msg_id and seq are null at level 1 of the protocol.
 ///
 /// Listening as NAME closes a connection that NAME has elsewhere. When the connection is lost it is made again, after 1 s, 2 s,
-/// 4 s and so on up to 30 s, without an end. One that ends within 5 s of its login was most likely taken over by another login
-/// of the same name: then listen stops, so that two programs do not throw each other out for ever.
+/// 4 s and so on up to 30 s, without an end. When another login of the same name takes over, listen stops, so that two programs do
+/// not throw each other out for ever. A server of level 1 does not tell: there a connection that ends within 5 s of its login
+/// counts as taken over.
 ///
-/// With --count, what has arrived beyond N when the server takes the logout is delivered, but not printed; standard error says
-/// how many there were.
+/// At level 2 each message is acknowledged when its line is written, and none is printed twice, whatever breaks. With --state that
+/// holds across restarts of listen, too: FILE says what was printed, and is written before each acknowledgement.
+///
+/// At level 1, and with --count, what has arrived beyond N when the server takes the logout is delivered, but not printed; standard
+/// error says how many there were.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXIT_CODES)]
 pub struct Args {
@@ -53,6 +59,10 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
 
+    /// Remember in this file what was printed, so that a restart does not print it again. Made when it is not there; one for each NAME
+    #[arg(long, value_name = "FILE")]
+    state: Option<PathBuf>,
+
     #[command(flatten)]
     connection: ConnectionArgs,
 }
@@ -60,24 +70,34 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
     let language = Language::of_environment();
+    let state = match &args.state {
+        None => SessionState::new(&args.name),
+        Some(file) => match SessionState::load_or_new(file, &args.name) {
+            Ok(state) => state,
+            Err(error) => return fail(&error.describe(language), exit::START),
+        },
+    };
     let mut listener = Listener {
         remaining: args.count,
         json: args.json,
         deadline: args.timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
         interrupted: interrupt_flag(),
+        state_file: args.state,
         language,
     };
-    let (connect, mut client) = match args.connection.login(&args.name, language) {
+    let (connect, mut client) = match args.connection.resume(state, language) {
         Ok(connected) => connected,
         Err(code) => return code,
     };
     let mut reconnect = Reconnect::after_login();
     loop {
         let lost = match listener.listen(&mut client) {
-            Ok(end) => return listener.leave(client, end),
+            Ok(End::Replaced(why)) => return listener.give_way(client, &why),
+            Ok(end) => return listener.leave(client, &end),
+            Err(ClientError::State(error)) => return fail(&error.describe(language), exit::START),
             Err(error) => error.describe(language),
         };
-        if reconnect.taken_over() {
+        if client.level() == Level::One && reconnect.taken_over() {
             let name = escape(&args.name);
             let why = say!(
                 language,
@@ -87,7 +107,11 @@ pub fn run(args: Args) -> ExitCode {
             return fail(&why, exit::REFUSED);
         }
         print_note(&say!(language, "{lost}; connecting again", "{lost}；正在重新连接"));
-        client = match listener.login_again(&connect, &args.name, &mut reconnect) {
+        let state = client.into_state();
+        if let Err(error) = listener.save(&state) {
+            return fail(&error.describe(language), exit::START);
+        }
+        client = match listener.login_again(&connect, state, &mut reconnect) {
             Ok(client) => client,
             Err(End::Timeout) => return ExitCode::from(exit::TIMEOUT),
             Err(_) => return ExitCode::SUCCESS,
@@ -98,7 +122,7 @@ pub fn run(args: Args) -> ExitCode {
 }
 
 /// Why to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 enum End {
     /// All messages asked for are printed.
     Count,
@@ -108,6 +132,8 @@ enum End {
     Interrupted,
     /// Nobody reads our output any more.
     Output,
+    /// Another login has taken over; the words for it.
+    Replaced(String),
 }
 
 struct Listener {
@@ -116,26 +142,40 @@ struct Listener {
     json: bool,
     deadline: Option<Instant>,
     interrupted: Arc<AtomicBool>,
+    state_file: Option<PathBuf>,
     language: Language,
 }
 
 impl Listener {
     /// Prints what arrives until there is a reason to stop; `Err` = the connection is lost.
     fn listen(&mut self, client: &mut Client) -> Result<End, ClientError> {
-        let mut ping_at = Instant::now() + PING_INTERVAL;
+        if let Some(file) = &self.state_file {
+            client.keep_in(file);
+        }
+        let mut ping_at = Instant::now() + client.ping_interval();
         loop {
             if let Some(end) = self.end() {
                 return Ok(end);
             }
-            if let Some(message) = client.recv(self.wait())? {
-                self.remaining = self.remaining.map(|left| left - 1);
-                if print(&mut io::stdout().lock(), &message, self.json).is_err() {
-                    return Ok(End::Output);
+            match client.next_event(self.wait())? {
+                Some(Event::Message(message)) => {
+                    self.remaining = self.remaining.map(|left| left - 1);
+                    if print(&mut io::stdout().lock(), &message, self.json).is_err() {
+                        return Ok(End::Output);
+                    }
                 }
+                Some(Event::Notice(notice)) => {
+                    let words = notice_words(&notice, client.name(), self.language);
+                    if notice.code == NoticeCode::Replaced {
+                        return Ok(End::Replaced(words));
+                    }
+                    print_note(&words);
+                }
+                Some(Event::Receipt(_) | Event::Pong(_) | Event::Custom(_)) | None => {}
             }
             if Instant::now() >= ping_at {
                 client.ping()?;
-                ping_at = Instant::now() + PING_INTERVAL;
+                ping_at = Instant::now() + client.ping_interval();
             }
         }
     }
@@ -158,7 +198,12 @@ impl Listener {
     }
 
     /// Tries until it succeeds or there is a reason to stop.
-    fn login_again(&self, connect: &Connect, name: &str, reconnect: &mut Reconnect) -> Result<Client, End> {
+    fn login_again(
+        &self,
+        connect: &Connect,
+        mut state: SessionState,
+        reconnect: &mut Reconnect,
+    ) -> Result<Client, End> {
         loop {
             let next_attempt = Instant::now() + reconnect.next_pause();
             while Instant::now() < next_attempt {
@@ -167,18 +212,30 @@ impl Listener {
                 }
                 std::thread::sleep(self.wait());
             }
-            match connect.login(name) {
+            match connect.resume(state) {
                 Ok(client) => return Ok(client),
-                Err(error) => print_note(&login_failure(&error, self.language)),
+                Err(failed) => {
+                    let error;
+                    (state, error) = *failed;
+                    print_note(&login_failure(&error, self.language));
+                }
             }
         }
     }
 
     /// Logs out politely and says what can no longer be printed.
-    fn leave(&self, client: Client, end: End) -> ExitCode {
-        let arrived = match client.logout() {
+    fn leave(&self, client: Client, end: &End) -> ExitCode {
+        // What was given out last was not printed: it must come again. At level 1 nothing does.
+        if *end == End::Output && client.level() == Level::Two {
+            return ExitCode::SUCCESS;
+        }
+        let (state, left) = client.leave();
+        if let Err(error) = self.save(&state) {
+            return fail(&error.describe(self.language), exit::START);
+        }
+        let arrived = match left {
             Ok(arrived) => arrived,
-            Err(error) if end == End::Count => return fail(&error.describe(self.language), exit_code(&error)),
+            Err(error) if *end == End::Count => return fail(&error.describe(self.language), exit_code(&error)),
             Err(_) => Vec::new(),
         };
         match end {
@@ -190,12 +247,24 @@ impl Listener {
                     "另有 {more} 条消息已到达，没有打印"
                 ));
             }
-            End::Count | End::Output => {}
+            End::Count | End::Output | End::Replaced(_) => {}
             End::Timeout | End::Interrupted => {
                 let _ = arrived.iter().try_for_each(|message| print(&mut io::stdout().lock(), message, self.json));
             }
         }
-        if end == End::Timeout { ExitCode::from(exit::TIMEOUT) } else { ExitCode::SUCCESS }
+        if *end == End::Timeout { ExitCode::from(exit::TIMEOUT) } else { ExitCode::SUCCESS }
+    }
+
+    /// After a takeover there is nobody to say good-bye to.
+    fn give_way(&self, client: Client, why: &str) -> ExitCode {
+        match self.save(&client.into_state()) {
+            Ok(()) => fail(why, exit::REFUSED),
+            Err(error) => fail(&error.describe(self.language), exit::START),
+        }
+    }
+
+    fn save(&self, state: &SessionState) -> Result<(), StateError> {
+        self.state_file.as_ref().map_or(Ok(()), |file| state.save(file))
     }
 }
 

@@ -1,32 +1,40 @@
-//! `chatserver send`: one text, or many, for scripts.
+//! `chatserver send`: one text, or many, for scripts. With `--wait` see `wait`.
+
+mod wait;
 
 use std::io::{self, BufRead, Read};
 use std::process::ExitCode;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::Duration;
 
-use super::connection::{ConnectionArgs, PING_INTERVAL, exit, exit_code, fail, recipient_name};
+use super::connection::{ConnectionArgs, exit, exit_code, fail, recipient_name};
 use super::listen;
 use super::terminal::input_failure;
 use crate::client::{Client, ClientError};
+use crate::config::parse_duration;
 use crate::language::{Language, say};
 
 /// Lines read ahead of the network, and most that are written at once.
 const BATCH_LINES: usize = 256;
 
 const EXIT_CODES: &str = "Exit codes:
-  0  sent, and read by the server
-  1  no connection, or it was lost before the server had read everything
-  3  refused by the server
-  4  the server did not answer in time
+  0  sent, and read by the server; with --wait: every text has a receipt
+  1  no connection, or it was lost before the server had read everything; with --wait: the server gives no receipts
+  3  the server refused the login, or with --wait a text
+  4  the server did not answer in time; with --wait: a text has no receipt
   5  standard input could not be read";
 
 /// Send a text to a user and exit
 ///
 /// Success means that the server has read everything. It keeps the text for a recipient who is not there.
 ///
+/// With --wait success means more: every text is on the server's disk, or has been taken in by its recipient. For each text, in order,
+/// a line says which: "stored" or "delivered", or "refused: " and why. A lost connection is made again, and what has no receipt is sent
+/// again; no text arrives twice at a recipient of level 2.
+///
 /// Sending as NAME logs in as NAME: a connection that NAME has elsewhere is closed, and messages that wait for NAME are
-/// delivered here. They are printed on standard output as `listen` prints them, so that they are not lost. Better give a script
-/// a name of its own.
+/// delivered here. They are printed on standard output as `listen` prints them, so that they are not lost; with --wait they stay where
+/// they are. Better give a script a name of its own.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXIT_CODES)]
 pub struct Args {
@@ -45,6 +53,14 @@ pub struct Args {
     /// With "-": every line of standard input is a text of its own, sent as it is read
     #[arg(long)]
     lines: bool,
+
+    /// Wait for the receipt of every text
+    #[arg(long)]
+    wait: bool,
+
+    /// With --wait: how long at most, 30s unless told otherwise: 500ms, 2min. With --lines, since the last line
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "wait")]
+    timeout: Option<Duration>,
 
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -67,8 +83,11 @@ pub fn run(args: Args) -> ExitCode {
         },
         (false, text) => Some(text.to_owned()),
     };
+    if args.wait {
+        return wait::run(&args, text, language);
+    }
     let mut client = match args.connection.login(&args.name, language) {
-        Ok((_, client)) => client,
+        Ok(client) => client,
         Err(code) => return code,
     };
     let sent = match text {
@@ -127,7 +146,7 @@ fn send_lines(
     lines: &Receiver<io::Result<String>>,
 ) -> Result<Option<io::Error>, ClientError> {
     loop {
-        let first = match lines.recv_timeout(PING_INTERVAL) {
+        let first = match lines.recv_timeout(client.ping_interval()) {
             Ok(line) => line,
             Err(RecvTimeoutError::Timeout) => {
                 client.ping()?;

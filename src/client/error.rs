@@ -61,6 +61,8 @@ pub enum Unnumbered {
     Retired,
     /// All numbers up to 2^53 are used.
     UsedUp,
+    /// Its packet is longer than the server takes, which would end the connection.
+    TooLong,
 }
 
 /// What a client waits for.
@@ -121,6 +123,9 @@ impl ClientError {
             }
             ClientError::NotNumbered { why: Unnumbered::UsedUp } => {
                 say!(language, "all message numbers are used", "消息编号已用尽")
+            }
+            ClientError::NotNumbered { why: Unnumbered::TooLong } => {
+                say!(language, "the text is too long for this server", "文本超过服务器允许的长度")
             }
             ClientError::State(error) => error.describe(language),
             ClientError::Io(error) => say!(language, "network error: {error}", "网络错误：{error}"),

@@ -10,14 +10,16 @@ use parking_lot::{Condvar, Mutex};
 
 use super::Unnumbered;
 use super::state::{self, Draft, MAX_UNRECEIPTED, Sent, Taken, Unreceipted};
-use crate::protocol::{Chat, Cipher, MAX_NUMBER, Message};
+use crate::protocol::{Chat, Cipher, Granted, MAX_NUMBER, Message};
 
 /// One per connection of level 2.
 pub(super) struct Ledger {
     /// Never held while anything is waited for. lock: wire → ledger
     state: Mutex<State>,
-    /// There is room, or there will never be.
+    /// There is more room, or there will never be.
     changed: Condvar,
+    /// Longest packet that the server takes.
+    max_packet_bytes: usize,
 }
 
 struct State {
@@ -47,11 +49,15 @@ pub(super) enum Room {
 }
 
 impl Ledger {
-    /// `last_msg_id` is what the server has seen.
-    pub(super) fn new(mut sent: Sent, last_msg_id: u64) -> Ledger {
-        sent.highest = sent.highest.max(last_msg_id.min(MAX_NUMBER));
+    pub(super) fn new(mut sent: Sent, granted: Granted) -> Ledger {
+        sent.highest = sent.highest.max(granted.last_msg_id.min(MAX_NUMBER));
         let state = State { sent, left_over: VecDeque::new(), phase: Phase::Open };
-        Ledger { state: Mutex::new(state), changed: Condvar::new() }
+        // Where it is not told there is no limit that is known.
+        let max_packet_bytes = match granted.max_packet_bytes {
+            0 => usize::MAX,
+            bytes => bytes.try_into().unwrap_or(usize::MAX),
+        };
+        Ledger { state: Mutex::new(state), changed: Condvar::new(), max_packet_bytes }
     }
 
     /// Gives the next number, remembers the message, and appends its packet to `out`. `Ok(None)`: there is no room. The caller holds
@@ -73,17 +79,34 @@ impl Ledger {
         if state.sent.highest >= MAX_NUMBER {
             return Err(Unnumbered::UsedUp);
         }
-        state.sent.highest += 1;
         let Draft { to, text, time } = draft.clone();
-        let message = Unreceipted { msg_id: state.sent.highest, to, text, time };
-        encode(from, &message, cipher, out);
+        let message = Unreceipted { msg_id: state.sent.highest + 1, to, text, time };
+        if !self.encode(from, &message, cipher, out) {
+            return Err(Unnumbered::TooLong);
+        }
+        state.sent.highest += 1;
         state.sent.pending.push_back(message);
         Ok(Some(state.sent.highest))
     }
 
-    /// Appends the packets of everything without a receipt to `out`, as they were sent before.
+    /// Appends the packets of everything without a receipt to `out`, as they were sent before. One that the server took then and would close for
+    /// now, because its limit has changed, stays behind.
     pub(super) fn encode_all(&self, from: &str, cipher: &Cipher, out: &mut Vec<u8>) {
-        self.state.lock().sent.pending.iter().for_each(|message| encode(from, message, cipher, out));
+        for message in &self.state.lock().sent.pending {
+            self.encode(from, message, cipher, out);
+        }
+    }
+
+    /// `false` = it is too long for the server, and nothing was appended.
+    fn encode(&self, from: &str, message: &Unreceipted, cipher: &Cipher, out: &mut Vec<u8>) -> bool {
+        let before = out.len();
+        let Unreceipted { msg_id, to, text, time } = message;
+        Message::Chat(Chat { from, to, text, time: *time, msg_id: Some(*msg_id), seq: None }).encode(cipher, out);
+        let fits = out.len() - before <= self.max_packet_bytes;
+        if !fits {
+            out.truncate(before);
+        }
+        fits
     }
 
     /// Notes a receipt. Gives the message if it is the first one for it.
@@ -99,6 +122,14 @@ impl Ledger {
     /// Messages without a receipt.
     pub(super) fn len(&self) -> usize {
         let state = self.state.lock();
+        state.sent.pending.len() + state.left_over.len()
+    }
+
+    /// Waits until everything has a receipt or the connection has ended; gives how much has none.
+    pub(super) fn wait_until_settled(&self, deadline: Instant) -> usize {
+        let mut state = self.state.lock();
+        let is_open = |state: &mut State| state.phase == Phase::Open && !state.sent.pending.is_empty();
+        self.changed.wait_while_until(&mut state, is_open, deadline);
         state.sent.pending.len() + state.left_over.len()
     }
 
@@ -158,9 +189,4 @@ impl State {
             Phase::Open => Room::Full,
         }
     }
-}
-
-fn encode(from: &str, message: &Unreceipted, cipher: &Cipher, out: &mut Vec<u8>) {
-    let Unreceipted { msg_id, to, text, time } = message;
-    Message::Chat(Chat { from, to, text, time: *time, msg_id: Some(*msg_id), seq: None }).encode(cipher, out);
 }

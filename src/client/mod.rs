@@ -128,7 +128,7 @@ impl Answered {
         let Answered { connection, welcome, server_time, granted } = self;
         let SessionState { name, taken, sent, drafts } = state;
         let (ledger, idle) = match granted {
-            Some(granted) => (Some(Arc::new(Ledger::new(sent, granted.last_msg_id))), Default::default()),
+            Some(granted) => (Some(Arc::new(Ledger::new(sent, granted))), Default::default()),
             None => (None, (sent, drafts.clone())),
         };
         let mut sender = Sender::new(Arc::clone(connection.wire()), &name, ledger);
@@ -198,7 +198,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError::Closed`], [`ClientError::Timeout`]: this connection has ended, log in again. At level 2 the message is remembered.
-    /// [`ClientError::Timeout`] with [`Awaited::Receipts`]: there was no room. The connection goes on, the message was not taken.
+    /// [`ClientError::Timeout`] with [`Awaited::Receipts`]: there was no room. [`ClientError::NotNumbered`]: the text is too long for the server. In both
+    /// cases the connection goes on, and the message was not taken.
     pub fn send(&mut self, to: &str, text: &str) -> Result<(), ClientError> {
         self.send_at(to, text, unix_time())
     }
@@ -214,7 +215,7 @@ impl Client {
     /// Sends a text with the present time at level 2, and gives its number: receipts name it.
     ///
     /// # Errors
-    /// [`ClientError::NotNumbered`] at level 1: nothing was sent. Else as [`Client::send`]; a message that is remembered without its number
+    /// [`ClientError::NotNumbered`] at level 1, and for a text that is too long for the server: nothing was sent. Else as [`Client::send`]; a message that is remembered without its number
     /// being known has it in [`SessionState::unreceipted`], or gets it after the next login, and its receipt says which message it is for.
     pub fn send_numbered(&mut self, to: &str, text: &str) -> Result<u64, ClientError> {
         if self.granted.is_none() {
@@ -314,6 +315,23 @@ impl Client {
         self.next(timeout, Inbox::next_event)
     }
 
+    /// Whatever has arrived already, without waiting, and without acknowledging anything: for an application that takes in several events at once,
+    /// and comes back for more with [`Client::next_event`] when it is done with all of them.
+    ///
+    /// # Errors
+    /// As [`Client::recv`].
+    pub fn next_arrived(&mut self) -> Result<Option<Event>, ClientError> {
+        loop {
+            if let Some(event) = self.inbox.next_event(Instant::now()) {
+                return Ok(Some(event));
+            }
+            match self.receive_now()? {
+                Some(arrived) => self.queue_arrived(arrived),
+                None => return Ok(None),
+            }
+        }
+    }
+
     /// Level 2: the next receipt for a message that was not given out yet, waiting for it as long as `timeout`; `None` = none came. So the first
     /// call gives the first receipt. What comes meanwhile is queued. Nothing is acknowledged: this is not coming back for more.
     ///
@@ -355,8 +373,9 @@ impl Client {
         self.keep_in = Some(path.into());
     }
 
-    /// Closes the connection without a word and gives what must be remembered. Everything that was given out counts as taken in; what
-    /// arrived and was not given out does not: it comes again. Senders on other threads can send nothing any more.
+    /// Closes the connection without a word and gives what must be remembered. Everything that was given out counts as taken in; a message
+    /// that arrived and was not given out does not: it comes again. A receipt that arrived and was not given out does not: whoever wants
+    /// to see them all asks [`Client::next_event`] until it fails. Senders on other threads can send nothing any more.
     #[must_use]
     pub fn into_state(self) -> SessionState {
         let name = self.name().to_owned();
@@ -428,7 +447,6 @@ impl Client {
     }
 
     /// As [`Client::logout`], and gives the state, whatever happens.
-    #[must_use]
     pub fn leave(mut self) -> (SessionState, Result<Vec<Incoming>, ClientError>) {
         let left = self.say_goodbye();
         let arrived = match self.level() {

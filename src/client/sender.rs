@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::connection::Wire;
 use super::ledger::{Ledger, Room};
-use super::{Awaited, ClientError, Draft, Unnumbered, unix_time};
+use super::{Awaited, ClientError, Draft, Level, Unnumbered, unix_time};
 use crate::protocol::{Chat, Message, encode_packet};
 
 /// Sends for a logged-in user. A clone has a batch of its own and may go to another thread: packets of different senders never mix.
@@ -49,6 +49,11 @@ impl Sender {
     /// The name that everything is sent from.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The level of the connection.
+    pub fn level(&self) -> Level {
+        if self.ledger.is_some() { Level::Two } else { Level::One }
     }
 
     /// See [`Client::send`](super::Client::send). At level 2 it may wait for receipts, as long as the timeout of [`Connect`](super::Connect).
@@ -134,6 +139,7 @@ impl Sender {
         loop {
             let wrote = match self.write_some() {
                 Ok(wrote) => wrote,
+                Err(error @ ClientError::NotNumbered { .. }) => return Err(error),
                 Err(error) => return Err(self.left_over(error)),
             };
             last_id = wrote.last_id.or(last_id);
@@ -176,24 +182,27 @@ impl Sender {
                     wrote.is_all = true;
                     break None;
                 };
-                match ledger.number(name, &placed.draft, wire.cipher(), out) {
-                    Ok(Some(msg_id)) => wrote.last_id = Some(msg_id),
-                    Ok(None) => break None,
+                let numbered = ledger.number(name, &placed.draft, wire.cipher(), out);
+                if let Ok(None) = numbered {
+                    break None;
+                }
+                // Taken, or not to be taken.
+                drafts.pop_front();
+                match numbered {
+                    Ok(msg_id) => wrote.last_id = msg_id,
                     Err(why) => break Some(why),
                 }
-                drafts.pop_front();
             };
             batch.drain(..from);
             drafts.iter_mut().for_each(|placed| placed.at -= from);
             fault.map_or(Ok(wrote), |why| Err(ClientError::NotNumbered { why }))
         });
-        let made = made.inspect_err(|_| self.clear())?;
         if let Err(error) = written {
             self.batch.clear();
             self.drafts.iter_mut().for_each(|placed| placed.at = 0);
             return Err(error);
         }
-        Ok(made)
+        made
     }
 
     /// After an error: gives what has no number to the client's state.
@@ -208,14 +217,20 @@ impl Sender {
         }
     }
 
-    fn clear(&mut self) {
-        self.batch.clear();
-        self.drafts.clear();
-    }
-
     /// Messages of the batch that have no number.
     pub(super) fn drafts(&self) -> impl ExactSizeIterator<Item = &Draft> {
         self.drafts.iter().map(|placed| &placed.draft)
+    }
+
+    /// See [`Client::unreceipted`](super::Client::unreceipted); what is in a batch does not count.
+    pub fn unreceipted(&self) -> usize {
+        self.ledger.as_ref().map_or(0, |ledger| ledger.len())
+    }
+
+    /// Level 2: waits until everything that was sent has a receipt, `timeout` at most, or until the connection has ended; gives how many
+    /// messages have none. Another thread must be receiving meanwhile.
+    pub fn wait_for_receipts(&self, timeout: Duration) -> usize {
+        self.ledger.as_ref().map_or(0, |ledger| ledger.wait_until_settled(Instant::now() + timeout))
     }
 
     /// See [`Client::ping`](super::Client::ping).

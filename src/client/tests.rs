@@ -7,6 +7,8 @@ use std::thread::{self, JoinHandle};
 use super::*;
 use crate::protocol::{Chat, Cipher, Decoder, Frame, LoginAnswer, PUBLISHED_KEY};
 
+mod level2;
+
 /// For what is expected to come: only a hang waits so long.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// For what is expected not to come.

@@ -65,6 +65,13 @@ struct Sent {
     is_held: bool,
 }
 
+impl Sent {
+    /// Its sender has not been told anything of it.
+    fn has_no_receipt(&self) -> bool {
+        self.fate == Fate::Pending || self.is_held
+    }
+}
+
 /// Receipts that wait for a flush of their session.
 #[derive(Default)]
 struct Due {
@@ -191,7 +198,7 @@ impl Ledger {
             () if id <= state.forgotten_upto => Known::TooOld,
             () if state.sent.len() < limits::SENT_IDS => Known::New,
             () if id < oldest => Known::TooOld,
-            () if state.sent.front().is_some_and(|sent| sent.fate == Fate::Pending) => Known::Full,
+            () if state.sent.front().is_some_and(Sent::has_no_receipt) => Known::Full,
             () => Known::New,
         }
     }
@@ -199,7 +206,7 @@ impl Ledger {
     /// One more message may be without a receipt.
     pub fn has_room(&self) -> bool {
         let state = self.state.lock();
-        state.sent.len() < limits::SENT_IDS || state.sent.front().is_none_or(|sent| sent.fate != Fate::Pending)
+        state.sent.len() < limits::SENT_IDS || !state.sent.front().is_some_and(Sent::has_no_receipt)
     }
 
     /// The message is in its recipient's window. Call after `check` has said `New`, in the same section, under the recipient's mailbox.
@@ -394,5 +401,62 @@ impl Session {
         if let Some(ledger) = &self.ledger {
             ledger.write_receipts(self, cipher);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::config::Config;
+    use crate::protocol::PUBLISHED_KEY;
+    use crate::storage::Storage;
+
+    fn delivery(dir: &std::path::Path) -> Delivery {
+        let cipher = Cipher::new(PUBLISHED_KEY).unwrap();
+        Delivery::new(&Config::default(), cipher, Storage::open(dir).unwrap(), Box::new(SystemClock::new())).unwrap()
+    }
+
+    fn ledger() -> Arc<Ledger> {
+        Arc::new(Ledger::new("ann".into(), SenderState::default()))
+    }
+
+    #[test]
+    fn numbers_are_forgotten_from_the_lowest_on_and_never_one_without_a_receipt() {
+        let dir = tempfile::tempdir().unwrap();
+        let (delivery, ledger, owed) = (delivery(dir.path()), ledger(), &mut Owed::default());
+        let many = limits::SENT_IDS as u64;
+        for id in 1..=many {
+            assert_eq!(ledger.check(id, id, owed), Known::New);
+            ledger.accepted(id, id);
+        }
+        assert_eq!((ledger.check(many + 1, 0, owed), ledger.has_room()), (Known::Full, false), "the first is pending");
+        ledger.delivered(1, &delivery, owed);
+        // It is above what is reserved on disk: delivered, and not told so yet.
+        assert_eq!((ledger.check(many + 1, 0, owed), ledger.has_room()), (Known::Full, false), "the first is held");
+        let update = ledger.collect(&[], 7).expect("something to write");
+        assert_eq!(update.blocks.len(), 1);
+        assert_eq!(update.blocks[0].ids, [SentId { id: 1, hash: 1, is_delivered: true }], "no number that is pending");
+        ledger.committed(&update, owed);
+        assert_eq!((ledger.check(many + 1, 0, owed), ledger.has_room()), (Known::New, true));
+        ledger.accepted(many + 1, 0);
+        assert_eq!(ledger.check(1, 1, owed), Known::TooOld);
+        assert_eq!((ledger.check(2, 2, owed), ledger.check(2, 3, owed)), (Known::Same, Known::Used));
+    }
+
+    #[test]
+    fn a_save_takes_the_numbers_of_its_own_messages_along_and_of_no_others() {
+        let (ledger, owed) = (ledger(), &mut Owed::default());
+        for id in [3, 5, 64, 200] {
+            ledger.accepted(id, id * 10);
+        }
+        let update = ledger.collect(&[5, 200], 7).unwrap();
+        let written: Vec<u64> = update.blocks.iter().flat_map(|block| &block.ids).map(|sent| sent.id).collect();
+        assert_eq!(written, [5, 200]);
+        assert_eq!(update.blocks.iter().map(|block| block.block).collect::<Vec<_>>(), [0, 3]);
+        // Not committed: the next one takes them again.
+        assert_eq!(ledger.collect(&[5, 200], 7).map(|again| again.blocks.len()), Some(2));
+        ledger.committed(&update, owed);
+        assert!(!ledger.is_clean(), "5 and 200 are stored on disk, and pending in memory until their mailboxes say so");
     }
 }

@@ -364,7 +364,9 @@ impl Drop for Connection {
             session.outbox.hang_up();
             self.shared.writers.forget(session);
         }
-        if let Some((_, mailbox)) = self.peer.recipient.take() {
+        let recipient = self.peer.recipient.take().map(|(_, mailbox)| mailbox);
+        let own = self.peer.session.take().map(|session| session.mailbox.clone());
+        for mailbox in recipient.into_iter().chain(own) {
             self.shared.delivery.release(mailbox);
         }
     }

@@ -222,7 +222,7 @@ fn send_and_listen_are_for_scripts() {
     assert!(
         objects[0]["time"].as_i64().unwrap() > 1_700_000_000
             && objects[0]["msg_id"].is_null()
-            && objects[0]["seq"].is_null()
+            && objects[0]["seq"].is_u64()
     );
     assert!(out.contains("小红 🙂"), "UTF-8 is not escaped: {out}");
 

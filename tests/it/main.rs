@@ -20,6 +20,7 @@ mod custom;
 mod limits;
 
 mod level2;
+mod level2_client;
 
 mod keeping;
 mod shutdown;

@@ -2,12 +2,27 @@
 
 use std::io::{self, Write};
 
+use unicode_width::UnicodeWidthChar;
+
 use super::super::terminal::{Style, age, escape, escape_lines, paint};
 use crate::client::Incoming;
 use crate::language::{Language, say};
 
 /// Further lines of a text stand behind this, so that no text can pass for another message.
 const INDENT: &str = "    ";
+
+/// Columns of a line of one's own that a mark repeats.
+const MARK_COLUMNS: usize = 30;
+
+/// What became of a line of one's own.
+pub(super) enum Mark {
+    /// On the server's disk.
+    Stored,
+    /// Taken in by the recipient.
+    Delivered,
+    /// Not taken, and why.
+    Refused(String),
+}
 
 /// Prints for one thread.
 pub(super) struct Screen {
@@ -42,8 +57,24 @@ impl Screen {
         Screen { out: Out::Editor(Box::new(printer)), colours, language }
     }
 
+    /// Shows what became of a line.
+    pub(super) fn mark(&mut self, mark: &Mark, to: &str, text: &str) {
+        let line = paint(&layout_mark(mark, to, text), Style::Dim, self.colours) + "\n";
+        self.print(line, true);
+    }
+
+    /// Shows that a line was given up.
+    pub(super) fn too_long(&mut self) {
+        self.note(
+            self.language.pick("not sent: the text is too long for this server", "未发送：文本超过服务器允许的长度"),
+        );
+    }
+
     /// Shows messages in order, all at once. `now` in Unix seconds: what was written long before it says so.
     pub(super) fn messages(&mut self, messages: &[Incoming], now: i64) {
+        if messages.is_empty() {
+            return;
+        }
         let text: String = messages.iter().map(|message| layout(message, now, self.colours, self.language)).collect();
         self.print(text, false);
     }
@@ -78,6 +109,28 @@ fn layout(message: &Incoming, now: i64, colours: bool, language: Language) -> St
         paint(&age, Style::Dim, colours)
     });
     format!("{name}{age}: {}\n", escape_lines(&message.text, INDENT))
+}
+
+/// `✓ bob: first words…`, on one line.
+fn layout_mark(mark: &Mark, to: &str, text: &str) -> String {
+    let (to, words) = (escape(to), first_words(text));
+    match mark {
+        Mark::Stored => format!("✓ {to}: {words}"),
+        Mark::Delivered => format!("✓✓ {to}: {words}"),
+        Mark::Refused(why) => format!("✗ {to}: {words}: {}", escape(why)),
+    }
+}
+
+/// As much of a text as fits, with an ellipsis where something is missing.
+fn first_words(text: &str) -> String {
+    let text = escape(text);
+    let mut columns = 0;
+    let fits = |c: &char| {
+        columns += c.width().unwrap_or(0);
+        columns <= MARK_COLUMNS
+    };
+    let words: String = text.chars().take_while(fits).collect();
+    if words.len() < text.len() { format!("{}…", words.trim_end()) } else { words }
 }
 
 #[cfg(test)]
