@@ -1,8 +1,9 @@
 //! What goes on while servers die: fifty pairs, one writing to the other. Half of the recipients are there all the time, a quarter comes and
 //! goes, a quarter is absent until the end. Senders and recipients speak level 1 or 2, in each combination.
 //!
-//! Who has a promise: a sender of level 2 for each text with a receipt; anybody for what was accepted before a `save` over `ctl.sock` was
-//! answered. When no server dies any more, each sender sends a last text, and each recipient collects until it has that.
+//! Who has a promise: a sender of level 2 for each text with a receipt, and since it sends the others again, for each text in the end; one of level 1
+//! for what was accepted before a `save` over `ctl.sock` was answered. When no server dies any more, each sender sends a last text, and each
+//! recipient collects until it has that.
 
 use std::path::Path;
 use std::thread;
@@ -13,7 +14,7 @@ use parking_lot::Mutex;
 
 use crate::dice::Dice;
 use crate::harness::{PATIENCE, Setup};
-use crate::ledger::{Ledger, Mark, Verdict};
+use crate::ledger::{Ledger, Levels, Mark, Verdict};
 use crate::person::{Event, Level, Person};
 use crate::process::{self, Lives};
 
@@ -24,6 +25,9 @@ const BURST: u64 = 8;
 
 /// Longest pause of a sender between two bursts, milliseconds: so many write about 2,000 texts a second.
 const PAUSE_MS: u64 = 200;
+
+/// A recipient pings so often. At level 1 the server learns from it that what came from disk was read; else all of it comes again in each life.
+const PING_EVERY: Duration = Duration::from_millis(300);
 
 /// How a recipient behaves.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,7 +56,7 @@ impl Report {
         let (verdict, slowest) = (&self.verdict, self.slowest_start.as_secs_f64());
         format!(
             "receipts {}, {verdict}, listening again within {slowest:.2} s, integrity {integrity}",
-            verdict.promised
+            verdict.receipts
         )
     }
 }
@@ -67,7 +71,7 @@ pub struct Load<'d> {
     accepted: Vec<Mutex<Accepted>>, // lock: one at a time
 }
 
-/// What a server is known to have accepted of a channel, which the next one need not know of.
+/// What a server is known to have accepted of a channel of a sender of level 1, which the next one need not know of.
 #[derive(Clone, Copy, Default)]
 struct Accepted {
     life: u32,
@@ -83,7 +87,7 @@ impl Load<'_> {
             name,
             dice: Dice::new(seed, 0),
             seed,
-            ledger: Ledger::new((0..PAIRS).map(|pair| levels(pair).1).collect()),
+            ledger: Ledger::new((0..PAIRS).map(levels).collect()),
             lives: Lives::new(),
             accepted: (0..PAIRS).map(|_| Mutex::default()).collect(),
         }
@@ -127,14 +131,16 @@ impl Load<'_> {
                     wrong.push(format!("after kill {time}: listening again only after {:.2} s", took.as_secs_f64()));
                 }
                 this.lives.begin(&server);
-                let (promised, shown) = (this.ledger.promised_so_far(), this.ledger.shown_so_far());
-                eprintln!("{}: {time} of {times}: {promised} promised, {shown} shown", this.name);
+                let (receipts, shown) = (this.ledger.receipts_so_far(), this.ledger.shown_so_far());
+                eprintln!("{}: {time} of {times}: {receipts} receipts, {shown} shown", this.name);
             }
             this.lives.wind_up();
             (Report { verdict: Verdict::default(), slowest_start, unsound, wrong }, server)
         });
         // Nothing died any more after they were accepted.
-        for (channel, accepted) in self.accepted.iter().enumerate() {
+        for (channel, accepted) in
+            self.accepted.iter().enumerate().filter(|(pair, _)| levels(*pair).sender == Level::One)
+        {
             let last = accepted.lock().last;
             self.ledger.promised(channel, last..=last);
         }
@@ -150,52 +156,92 @@ impl Load<'_> {
 
     fn send(&self, pair: usize) {
         let mut dice = Dice::new(self.seed, 1000 + pair as u64);
-        let mut person = Person::new(format!("sender {pair}"), levels(pair).0);
+        let mut person = Person::new(format!("sender {pair}"), levels(pair).sender);
+        // At level 2; at level 1 it may have to be sent again, as another text.
+        let mut has_sent_last = false;
         loop {
             let (connect, life) = self.lives.connect();
-            let sent = person.log_in(&connect).and_then(|()| {
-                *self.accepted[pair].lock() = Accepted { life, first: self.ledger.sent(pair) + 1, last: 0 };
-                self.send_until_the_last(&mut person, pair, &mut dice)
-            });
-            match sent {
+            if let Err(error) = person.log_in(&connect) {
+                self.lives.lost(life, person.name(), &error);
+                continue;
+            }
+            *self.accepted[pair].lock() = Accepted { life, first: self.ledger.sent(pair) + 1, last: 0 };
+            match self.send_until_the_last(&mut person, pair, &mut has_sent_last, &mut dice) {
                 Ok(()) => return,
-                Err(error) => self.lives.lost(life, person.name(), &error),
+                Err(error) => {
+                    // A promise that came before the end is one.
+                    while self.listen(&mut person, pair, Duration::ZERO).is_ok_and(|heard| heard) {}
+                    self.lives.lost(life, person.name(), &error);
+                }
             }
         }
     }
 
     /// Sends and sends; in the last life it ends when the last text is as safe as its level has it.
-    fn send_until_the_last(&self, person: &mut Person, pair: usize, dice: &mut Dice) -> Result<(), ClientError> {
+    fn send_until_the_last(
+        &self,
+        person: &mut Person,
+        pair: usize,
+        has_sent_last: &mut bool,
+        dice: &mut Dice,
+    ) -> Result<(), ClientError> {
         let to = format!("recipient {pair}");
-        loop {
+        let is_numbered = person.level() == Level::Two;
+        while !*has_sent_last {
             let is_last = self.lives.is_winding_up();
             for left in (0..=dice.roll(BURST)).rev() {
                 let mark = self.ledger.next(pair, is_last && left == 0);
                 let padding = if dice.is_one_in(50) { dice.roll(20_000) } else { dice.roll(200) };
+                // Whatever comes of the write, it is remembered.
+                *has_sent_last = is_numbered && mark.is_last;
                 person.send(&to, &mark.text(padding as usize))?;
-                if left == 0 && (is_last || dice.is_one_in(4)) {
+                if left == 0 && !is_numbered && (is_last || dice.is_one_in(4)) {
                     person.roundtrip()?;
                     self.accepted[pair].lock().last = mark.number;
                 }
             }
             if is_last {
-                return Ok(());
+                break;
             }
             let until = Instant::now() + dice.millis(0, PAUSE_MS);
             while let Some(left) = until.checked_duration_since(Instant::now()) {
-                person.next(left)?;
+                self.listen(person, pair, left)?;
             }
         }
+        let until = Instant::now() + PATIENCE;
+        while is_numbered && person.unreceipted() > 0 {
+            let left = until.saturating_duration_since(Instant::now());
+            if !self.listen(person, pair, left)? && left.is_zero() {
+                let (name, missing) = (person.name().to_owned(), person.unreceipted());
+                self.lives.surprise(format!("{name} waits for {missing} receipts after {PATIENCE:?}"));
+                break;
+            }
+        }
+        while self.listen(person, pair, Duration::ZERO)? {}
+        Ok(())
+    }
+
+    /// What a sender hears; `false`: nothing came.
+    fn listen(&self, person: &mut Person, pair: usize, timeout: Duration) -> Result<bool, ClientError> {
+        match person.next(timeout)? {
+            Some(Event::Receipt(receipt)) => self.ledger.receipt(pair, &receipt),
+            Some(Event::Notice(notice)) => self.lives.surprise(format!("{}: {notice:?}", person.name())),
+            // A round trip.
+            Some(Event::Text(_)) => {}
+            None => return Ok(false),
+        }
+        Ok(true)
     }
 
     fn receive(&self, pair: usize) {
         let mut dice = Dice::new(self.seed, 2000 + pair as u64);
-        let habit = match pair % 8 {
-            0..4 => Habit::Stays,
-            4 | 5 => Habit::ComesAndGoes,
+        // Each combination of levels has each habit.
+        let habit = match pair / 4 % 4 {
+            0 | 1 => Habit::Stays,
+            2 => Habit::ComesAndGoes,
             _ => Habit::IsAbsent,
         };
-        let mut person = Person::new(format!("recipient {pair}"), levels(pair).1);
+        let mut person = Person::new(format!("recipient {pair}"), levels(pair).recipient);
         if habit == Habit::IsAbsent {
             self.lives.wait_for_the_last();
         }
@@ -225,7 +271,13 @@ impl Load<'_> {
         let mut leave_at = stay.map(|stay| Instant::now() + stay);
         let mut heard_at = Instant::now();
         let mut is_leaving = false;
+        let mut pinged_at = Instant::now();
         loop {
+            if !is_leaving && pinged_at.elapsed() > PING_EVERY {
+                pinged_at = Instant::now();
+                // If the connection has ended, `next` tells it in its time.
+                let _ = person.client().ping();
+            }
             if self.lives.is_winding_up() {
                 leave_at = None;
             }
@@ -244,6 +296,8 @@ impl Load<'_> {
                         return Ok(true);
                     }
                 }
+                Ok(Some(Event::Notice(notice))) => self.lives.surprise(format!("{}: {notice:?}", person.name())),
+                Ok(Some(Event::Receipt(receipt))) => panic!("{} has sent nothing: {receipt:?}", person.name()),
                 Ok(None) if self.lives.is_winding_up() && heard_at.elapsed() > PATIENCE => return Ok(true),
                 Ok(None) => {}
                 Err(ClientError::Closed { .. }) if is_leaving => return Ok(false),
@@ -269,7 +323,7 @@ impl Load<'_> {
     }
 }
 
-/// The levels of a pair's sender and recipient.
-fn levels(pair: usize) -> (Level, Level) {
-    (Level::of(pair % 4 >= 2), Level::of(pair % 2 == 1))
+/// The levels of a pair.
+fn levels(pair: usize) -> Levels {
+    Levels { sender: Level::of(pair % 4 >= 2), recipient: Level::of(pair % 2 == 1) }
 }

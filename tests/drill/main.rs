@@ -11,8 +11,6 @@
 //! | `network.rs` | a recipient's network falls silent while messages come in |
 //! | `takeover.rs` | another login of a name for which a hundred clients fight |
 //!
-//! Level 2 is not there yet: whoever should speak it speaks level 1.
-//!
 //! `load.rs` is what is going on during the first two, `ledger.rs` the judge, `process.rs` the server that dies and lives again, `person.rs` a
 //! user, who speaks level 1 or 2. The server is the real program (`tests/it/harness.rs` starts it).
 

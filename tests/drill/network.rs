@@ -7,11 +7,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use chatserver::client::ClientError;
+use chatserver::protocol::NoticeCode;
 
 use crate::Outcome;
 use crate::dice::Dice;
 use crate::harness::{PATIENCE, Server, eventually, happens_within};
-use crate::ledger::{Ledger, Mark};
+use crate::ledger::{Ledger, Levels, Mark};
 use crate::net::{self, Silence};
 use crate::person::{Event, Level, Person};
 use crate::process;
@@ -42,6 +43,10 @@ fn level(recipient: usize) -> Level {
     Level::of(recipient % 2 == 1)
 }
 
+fn levels(channel: usize) -> Levels {
+    Levels { sender: Level::of(channel % SENDERS == 1), recipient: level(channel / SENDERS) }
+}
+
 /// Makes the network of recipients fall silent `times` times at each level.
 pub fn run(times: u32, seed: u64) -> Outcome {
     let place = tempfile::tempdir().expect("a temporary directory");
@@ -50,7 +55,7 @@ pub fn run(times: u32, seed: u64) -> Outcome {
     });
     let tunnel = Tunnel {
         server: &server,
-        ledger: Ledger::new((0..RECIPIENTS * SENDERS).map(|channel| level(channel / SENDERS)).collect()),
+        ledger: Ledger::new((0..RECIPIENTS * SENDERS).map(levels).collect()),
         seed,
         is_over: AtomicBool::new(false),
         swallowed: AtomicU64::new(0),
@@ -82,10 +87,10 @@ pub fn run(times: u32, seed: u64) -> Outcome {
     if !ended.success() {
         wrong.push(format!("at the end SIGTERM: {ended}"));
     }
-    let (sent, again) = (verdict.sent, verdict.came_again);
+    let (sent, receipts, again) = (verdict.sent, verdict.receipts, verdict.came_again);
     let line = format!(
-        "network: {silences} silences, {swallowed} of them swallowed something, texts {sent}, {verdict}, \
-         came again at level 1 {again}"
+        "network: {times} silences at each level, {swallowed} of {silences} swallowed something, texts {sent}, receipts {receipts}, \
+         {verdict}, came again at level 1 {again}"
     );
     Outcome { line, wrong }
 }
@@ -94,7 +99,7 @@ impl Tunnel<'_> {
     fn send(&self, channel: usize) {
         let mut dice = Dice::new(self.seed, 100 + channel as u64);
         let to = format!("recipient {}", channel / SENDERS);
-        let mut person = Person::new(format!("sender {channel}"), Level::of(channel % SENDERS == 1));
+        let mut person = Person::new(format!("sender {channel}"), levels(channel).sender);
         person.log_in(&self.server.connect()).expect("a sender logs in");
         loop {
             let is_last = self.is_over.load(SeqCst);
@@ -105,13 +110,31 @@ impl Tunnel<'_> {
             }
             if is_last {
                 person.roundtrip().expect("a sender is heard");
+                // The receipt of the round trip is not told.
+                let has_all = happens_within(PATIENCE, || {
+                    while self.listen(&mut person, channel, Duration::ZERO) {}
+                    person.level() == Level::One || person.unreceipted() == 0
+                });
+                assert!(has_all, "{}: not all receipts come", person.name());
                 return;
             }
             let until = Instant::now() + dice.millis(0, 40);
             while let Some(left) = until.checked_duration_since(Instant::now()) {
-                person.next(left).expect("a sender stays");
+                self.listen(&mut person, channel, left);
             }
         }
+    }
+
+    /// What a sender hears; `false`: nothing came.
+    fn listen(&self, person: &mut Person, channel: usize, timeout: Duration) -> bool {
+        match person.next(timeout).expect("a sender stays") {
+            Some(Event::Receipt(receipt)) => self.ledger.receipt(channel, &receipt),
+            Some(Event::Notice(notice)) => panic!("{}: {notice:?}", person.name()),
+            // A round trip.
+            Some(Event::Text(_)) => {}
+            None => return false,
+        }
+        true
     }
 
     /// Loses its network again and again.
@@ -213,7 +236,15 @@ impl Tunnel<'_> {
             *pinged_at = Instant::now();
             let _ = person.client().ping();
         }
-        let Some(Event::Text(text)) = person.next(timeout)? else { return Ok(None) };
+        let text = match person.next(timeout)? {
+            Some(Event::Text(text)) => text,
+            // Given up for its silence, or replaced by its own next login.
+            Some(Event::Notice(notice)) if matches!(notice.code, NoticeCode::Idle | NoticeCode::Replaced) => {
+                return Ok(None);
+            }
+            Some(other) => panic!("{}: {other:?}", person.name()),
+            None => return Ok(None),
+        };
         let mark = Mark::of(&text).unwrap_or_else(|| panic!("a text of the drill: {text:?}"));
         self.ledger.shown(mark, connection);
         Ok(Some(mark))

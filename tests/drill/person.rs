@@ -1,8 +1,8 @@
 //! A user of the drills: has a name and a level, logs in, out and in again, and keeps over that what a client must keep.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use chatserver::client::{Client, ClientError, Connect};
+use chatserver::client::{self, Client, ClientError, Connect, Notice, Receipt, SessionState};
 
 use crate::net;
 
@@ -13,20 +13,22 @@ pub enum Level {
     Two,
 }
 
-/// Whether the client library speaks level 2; if not, everybody speaks level 1.
-const HAS_LEVEL_2: bool = false;
-
 impl Level {
-    /// The level that is asked for, as far as it can be had.
+    /// Two or one.
     pub fn of(is_two: bool) -> Level {
-        if is_two && HAS_LEVEL_2 { Level::Two } else { Level::One }
+        if is_two { Level::Two } else { Level::One }
     }
 }
 
 /// What comes out of a connection.
+#[derive(Debug)]
 pub enum Event {
     /// A message that this person has not seen before, as far as its level can tell.
     Text(String),
+    /// Level 2: what became of a message.
+    Receipt(Receipt),
+    /// Level 2: a word of the server.
+    Notice(Notice),
 }
 
 /// A user.
@@ -34,25 +36,46 @@ pub struct Person {
     name: String,
     level: Level,
     client: Option<Client>,
+    /// Level 2, while there is no client.
+    state: Option<SessionState>,
 }
 
 impl Person {
     /// Somebody who is not logged in.
     pub fn new(name: impl Into<String>, level: Level) -> Person {
-        Person { name: name.into(), level, client: None }
+        Person { name: name.into(), level, client: None, state: None }
     }
 
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Logs in, or in again: with what is kept from before.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Logs in, or in again: with what is kept from before. At level 2 that sends again what has no receipt.
     pub fn log_in(&mut self, connect: &Connect) -> Result<(), ClientError> {
+        self.leave();
         self.client = Some(match self.level {
             Level::One => connect.login(&self.name)?,
-            Level::Two => unreachable!("nobody is of level 2 yet: see HAS_LEVEL_2"),
+            Level::Two => {
+                let state = self.state.take().unwrap_or_else(|| SessionState::new(&self.name));
+                connect.resume(state).map_err(|failed| {
+                    let (state, error) = *failed;
+                    self.state = Some(state);
+                    error
+                })?
+            }
         });
+        let granted = self.client().level();
+        assert!(self.level == Level::One || granted == client::Level::Two, "the server grants level 2");
         Ok(())
+    }
+
+    /// Forgets what is kept: the next login is that of a new phone. Not while logged in.
+    pub fn forget(&mut self) {
+        self.state = None;
     }
 
     /// The connection; there is one.
@@ -76,13 +99,35 @@ impl Person {
         self.client().roundtrip()
     }
 
-    /// What comes next.
+    /// Level 2: how many messages have no receipt.
+    pub fn unreceipted(&mut self) -> usize {
+        self.client().unreceipted()
+    }
+
+    /// Level 2, not logged in: the texts that the next login sends.
+    pub fn to_resend(&self) -> Vec<String> {
+        let Some(state) = &self.state else { return Vec::new() };
+        let again = state.unreceipted().map(|message| message.text.clone());
+        again.chain(state.drafts().map(|draft| draft.text.clone())).collect()
+    }
+
+    /// What comes next; pongs are not told.
     ///
     /// # Errors
     /// The connection has ended, and nothing more is in it.
     pub fn next(&mut self, timeout: Duration) -> Result<Option<Event>, ClientError> {
-        let message = self.client().recv(timeout)?;
-        Ok(message.map(|message| Event::Text(message.text)))
+        let until = Instant::now() + timeout;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            return Ok(Some(match self.client().next_event(left)? {
+                Some(client::Event::Message(message)) => Event::Text(message.text),
+                Some(client::Event::Receipt(receipt)) => Event::Receipt(receipt),
+                Some(client::Event::Notice(notice)) => Event::Notice(notice),
+                Some(client::Event::Pong(_)) => continue,
+                Some(other) => panic!("nobody sends {other:?}"),
+                None => return Ok(None),
+            }));
+        }
     }
 
     /// Writes a logout. What the server wrote before its close is still to be read.
@@ -92,13 +137,16 @@ impl Person {
 
     /// Is not logged in any more. Whatever came and was not read is lost to this connection.
     pub fn leave(&mut self) {
-        self.client = None;
+        if let Some(client) = self.client.take()
+            && self.level == Level::Two
+        {
+            self.state = Some(client.into_state());
+        }
     }
 
     /// The same, with a reset.
     pub fn vanish(&mut self) {
-        if let Some(client) = self.client.take() {
-            net::reset_client(client);
-        }
+        net::reset(self.client().connection().stream().try_clone().expect("a socket has another descriptor"));
+        self.leave();
     }
 }

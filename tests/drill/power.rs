@@ -53,10 +53,10 @@ pub fn run(times: u32, seed: u64) -> Outcome {
         |setup| normal.prepare(setup),
         |_, _| normal.lose_power(None),
     );
-    let (lost, promised) = (would.verdict.lost, would.verdict.promised);
+    let (lost, receipts) = (would.verdict.lost_receipts, would.verdict.receipts);
     let normal = match lost {
         0 => format!("synchronous=NORMAL would have lost nothing in {few} losses this time"),
-        _ => format!("synchronous=NORMAL would have lost {lost} of {promised} in {few} losses"),
+        _ => format!("synchronous=NORMAL would have lost {lost} of {receipts} receipts in {few} losses"),
     };
     Outcome { line: format!("power: {times} losses, {}; {normal}", report.line()), wrong }
 }

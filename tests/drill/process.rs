@@ -97,9 +97,13 @@ impl Lives {
     /// Somebody's connection ended in this life: a surprise, unless the server was killed.
     pub fn lost(&self, life: u32, who: &str, error: &ClientError) {
         if self.is_still(life) {
-            let mut state = self.state.lock();
-            state.surprises.push(format!("{who}, of server {life}, which was not killed: {error}"));
+            self.surprise(format!("{who}, of server {life}, which was not killed: {error}"));
         }
+    }
+
+    /// Something that should not have happened.
+    pub fn surprise(&self, what: String) {
+        self.state.lock().surprises.push(what);
     }
 
     /// What should not have happened.
