@@ -1,12 +1,12 @@
 //! A logged-in connection, as others see it: the user's name, the gate behind which its packets are executed, and the outbox into its socket.
 
-use std::sync::Arc;
-use std::sync::atomic::{
+use crate::sync::{
     AtomicBool,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
+use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use super::ledger::Ledger;
 use super::mailbox::Mailbox;
