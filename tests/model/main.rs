@@ -2,8 +2,9 @@
 //! schedule decides at every lock and every atomic which thread goes on. A judge knows every text and says what must be true.
 //!
 //! `cargo test --test model -- --iterations 10000`, or `make model ITERATIONS=10000`; a scenario's name runs that one alone. A run that fails
-//! prints its seed: `cargo test --test model -- SCENARIO --seed SEED --iterations 1 --story` runs it again and tells what happens in it, line
-//! by line, with the thread that does it. Each iteration has its own seed, the next number.
+//! tells its story, line by line with the thread that did it, and its seed: `cargo test --test model -- SCENARIO --seed SEED --iterations 1`
+//! runs it again. Each run has a seed of its own, the next number. (Where the timer goes by the addresses of ledgers, the same seed may take
+//! another way: then the whole row of runs, from its first seed, is the same again.)
 //!
 //! | file | what it is |
 //! |---|---|
@@ -81,7 +82,7 @@ struct Arguments {
     /// Of the first run [default: from the clock]
     #[arg(long)]
     seed: Option<u64>,
-    /// Tells what happens
+    /// Tells what happens, of every run
     #[arg(long)]
     story: bool,
 }
@@ -92,14 +93,11 @@ fn main() -> ExitCode {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         since.unwrap_or_default().as_micros() as u64 % 1_000_000_000
     });
-    if arguments.story {
-        world::tell_story();
-    }
     let wanted = |name: &str| arguments.scenario.as_deref().is_none_or(|part| name.contains(part));
     let mut ran = 0;
     for scenario in scenarios::ALL.iter().filter(|scenario| wanted(scenario.name)) {
         ran += 1;
-        if !check(scenario, seed, arguments.iterations) {
+        if !check(scenario, seed, arguments.iterations, arguments.story) {
             return ExitCode::FAILURE;
         }
     }
@@ -114,7 +112,7 @@ fn main() -> ExitCode {
 }
 
 /// Runs a scenario; `false`: a run has failed.
-fn check(scenario: &'static scenarios::Scenario, seed: u64, iterations: u64) -> bool {
+fn check(scenario: &'static scenarios::Scenario, seed: u64, iterations: u64, is_told: bool) -> bool {
     let mut config = Config::new();
     config.stack_size = 512 * 1024;
     config.failure_persistence = FailurePersistence::None;
@@ -123,7 +121,14 @@ fn check(scenario: &'static scenarios::Scenario, seed: u64, iterations: u64) -> 
     let begun_at = Instant::now();
     let schedule = schedule::Schedule::new(seed, iterations);
     let present = schedule.present.clone();
-    let outcome = catch_unwind(AssertUnwindSafe(|| Runner::new(schedule, config).run(scenario.run)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        Runner::new(schedule, config).run(move || {
+            (scenario.run)();
+            if is_told {
+                println!("{}", world::story());
+            }
+        })
+    }));
     let took = begun_at.elapsed();
     let present = present.load(std::sync::atomic::Ordering::SeqCst);
     let name = scenario.name;
@@ -133,13 +138,13 @@ fn check(scenario: &'static scenarios::Scenario, seed: u64, iterations: u64) -> 
             true
         }
         Err(_) => {
+            println!("{}\n{}", world::story(), world::current().describe());
             println!(
-                "{name}: FAILED at seed {present}, run {} of {iterations}, after {:.1} s; again, with its story:\n\
-                 cargo test --test model -- {name} --seed {present} --iterations 1 --story",
+                "{name}: FAILED at seed {present}, run {} of {iterations}, after {:.1} s; its story is above, the same again is\n\
+                 cargo test --test model -- {name} --seed {present} --iterations 1",
                 present - seed + 1,
                 took.as_secs_f32()
             );
-            eprintln!("{}", world::current().describe());
             false
         }
     }

@@ -32,7 +32,63 @@ fn calm() -> Settings {
     }
 }
 
-pub const ALL: [Scenario; 1] = [Scenario { name: "takeover", run: || run(calm()) }];
+pub const ALL: [Scenario; 8] = [
+    // Every login takes over, while others write.
+    Scenario { name: "takeover", run: || run(Settings { sessions: 4, ..calm() }) },
+    // A server dies while its disk fails, and what has no receipt is sent again.
+    Scenario { name: "crash", run: || run(Settings { sessions: 2, crashes: 1 + below(2), failing: 4, ..calm() }) },
+    // Sockets that take little, readers that stall, writers that wait their turn.
+    Scenario { name: "slow", run: || run(Settings { stalls: one_in(2), few_threads: one_in(3), ..narrow() }) },
+    // What waits leaves memory, and comes from disk in several reads.
+    Scenario { name: "evict", run: || run(Settings { texts: 6, failing: 5, one_writes: true, ..tight() }) },
+    // Not all speak level 2.
+    Scenario { name: "mixed", run: || run(Settings { users: mixed(), sessions: 2, ..narrow() }) },
+    // Two write to one, who has a mailbox in which it writes to itself as well.
+    Scenario { name: "crowd", run: || run(Settings { users: CROWD.into(), to_self: true, sessions: 1, ..calm() }) },
+    // No room for all that is written.
+    Scenario { name: "memory", run: || run(Settings { texts: 6, is_impatient: one_in(2), ..tight() }) },
+    // All of it at once.
+    Scenario { name: "storm", run: || run(storm()) },
+];
+
+const CROWD: [(&str, u32); 3] = [("ann", 2), ("bob", 2), ("cem", 2)];
+
+fn mixed() -> Vec<(&'static str, u32)> {
+    let level = || if one_in(2) { 1 } else { 2 };
+    vec![("ann", 1), ("bob", 2), ("cem", level())]
+}
+
+/// Sockets and outboxes of a packet or two.
+fn narrow() -> Settings {
+    Settings {
+        outbox_bytes: 60 + below(200),
+        socket_bytes: 60 + below(300) as u64,
+        max_writers: 1 + below(2),
+        ..calm()
+    }
+}
+
+/// Memory for a few messages.
+fn tight() -> Settings {
+    Settings { memory_bytes: 2000, ..narrow() }
+}
+
+fn storm() -> Settings {
+    let narrow = if one_in(2) { narrow() } else { calm() };
+    Settings {
+        users: if one_in(2) { mixed() } else { LEVEL_2.into() },
+        sessions: 1 + below(3),
+        texts: 2 + below(4),
+        to_self: one_in(2),
+        crashes: below(3),
+        failing: if one_in(2) { 0 } else { 3 },
+        memory_bytes: if one_in(2) { 2500 } else { 1 << 20 },
+        stalls: one_in(3),
+        is_impatient: one_in(3),
+        few_threads: one_in(3),
+        ..narrow
+    }
+}
 
 /// Lets the users live, and a server die; then everybody comes a last time, and everything must be in order.
 fn run(settings: Settings) {

@@ -1,7 +1,7 @@
 //! The world of one run: the disk, the server that runs on it, the users; and the judge, who knows every text and what may be said of it.
 
 use std::cell::RefCell;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -20,28 +20,28 @@ use crate::socket::{Down, Socket, read_packet};
 use crate::storage::{Disk, Storage};
 use crate::sync::{self, below};
 
-/// A line of the run's story, if it is asked for.
+/// A line of the run's story.
 macro_rules! tell {
     ($($word:tt)*) => {
-        if $crate::world::is_told() {
-            eprintln!("{}", $crate::world::line(format_args!($($word)*)));
-        }
+        $crate::world::add_to_story(format_args!($($word)*))
     };
 }
 pub(crate) use tell;
 
-static IS_TOLD: AtomicBool = AtomicBool::new(false);
-
-pub fn tell_story() {
-    IS_TOLD.store(true, SeqCst);
+thread_local! {
+    static STORY: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-pub fn is_told() -> bool {
-    IS_TOLD.load(SeqCst)
+pub fn add_to_story(words: fmt::Arguments<'_>) {
+    let thread = shuttle::thread::current();
+    let name = thread.name().unwrap_or("main");
+    // Writing to a string does not fail.
+    STORY.with_borrow_mut(|story| writeln!(story, "{name:>12} │ {words}").unwrap_or_default());
 }
 
-pub fn line(words: fmt::Arguments<'_>) -> String {
-    format!("{:>12} │ {words}", shuttle::thread::current().name().unwrap_or("main"))
+/// What has happened in the present run, line by line, each with the thread that did it.
+pub fn story() -> String {
+    STORY.take()
 }
 
 /// What is different from run to run.
@@ -155,6 +155,7 @@ impl World {
     /// A world with a server in it.
     pub fn begin(settings: Settings) -> Arc<World> {
         sync::reset_clock();
+        STORY.take();
         let world = Arc::new(World {
             settings,
             cipher: Cipher::new(PUBLISHED_KEY).expect("it is one"),
