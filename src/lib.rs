@@ -28,6 +28,7 @@
 //! | [`config`] | what an operator may change |
 //! | [`mail`] | letters to the operator, by SMTP |
 //! | [`limits`], [`clock`], [`threads`], [`logging`], [`notify`] | fixed caps, time, named threads, the log, what systemd is told |
+//! | [`sync`], [`socket`] | locks, and what is asked of a socket: what the model check puts its own in the place of |
 //!
 //! # The walk
 //!
@@ -70,5 +71,7 @@ pub mod mail;
 pub mod notify;
 pub mod protocol;
 pub mod server;
+pub mod socket;
 pub mod storage;
+pub mod sync;
 pub mod threads;

@@ -3,10 +3,10 @@
 //! What is charged here is released when a message is acknowledged or evicted. Past the limit a sender whose message cannot be handed over
 //! at once waits, holding no lock; nothing that was accepted is given up.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use crate::sync::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex};
 
 /// Safe from any thread.
 pub struct Memory {

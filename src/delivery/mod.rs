@@ -22,11 +22,10 @@ mod present;
 mod registry;
 mod seqs;
 mod session;
-mod tcp;
 mod window;
 
+use crate::sync::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 pub use agenda::{Agenda, STOPS, Taken, Wake};
 pub use ledger::{Known, Ledger, Numbered};

@@ -9,18 +9,14 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
-use rustix::net::SendFlags;
-
-use super::tcp;
 use crate::limits;
 use crate::protocol::{Cipher, encode_numbered};
+use crate::socket::{self, Errno, PollFlags, Socket};
+use crate::sync::Mutex;
 
 /// Rounds of one flush. Packets pushed meanwhile go along in the next round; a socket that keeps a stranger's thread busier gets a writer.
 const FLUSH_ROUNDS: usize = 4;
@@ -73,7 +69,7 @@ enum Owner {
 
 /// The way into one socket. Safe from any thread.
 pub struct Outbox {
-    socket: Arc<TcpStream>,
+    socket: Arc<Socket>,
     limit_bytes: usize,
     state: Mutex<State>, // lock: gate → registry → mailbox → outbox
 }
@@ -122,7 +118,7 @@ fn keep_at_most(buffer: &mut Vec<u8>, capacity: usize) {
 
 impl Outbox {
     /// An outbox that takes up to `limit_bytes` that the socket has not taken yet.
-    pub fn new(socket: Arc<TcpStream>, limit_bytes: usize) -> Outbox {
+    pub fn new(socket: Arc<Socket>, limit_bytes: usize) -> Outbox {
         let state = State {
             pending: Vec::new(),
             owner: Owner::Nobody,
@@ -320,11 +316,10 @@ impl Outbox {
 
     /// Waits for this socket alone. Only from the session's own threads.
     fn wait_until(&self, event: PollFlags, timeout: Duration) -> Result<(), WriteError> {
-        let timeout = Timespec::try_from(timeout).map_err(|_| WriteError::Stalled)?;
         loop {
-            match poll(&mut [PollFd::new(&self.socket, event)], Some(&timeout)) {
-                Ok(0) => return Err(WriteError::Stalled),
-                Ok(_) => return Ok(()),
+            match socket::wait(&self.socket, event, timeout) {
+                Ok(false) | Err(Errno::INVAL) => return Err(WriteError::Stalled),
+                Ok(true) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(_) => return Err(WriteError::Broken),
             }
@@ -341,7 +336,7 @@ impl Outbox {
     fn send_now(&self, bytes: &[u8]) -> (usize, Result<(), Errno>) {
         let mut written = 0;
         while written < bytes.len() {
-            match rustix::net::send(&self.socket, &bytes[written..], SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            match socket::send(&self.socket, &bytes[written..]) {
                 Ok(count) => written += count,
                 Err(Errno::INTR) => {}
                 Err(error) => return (written, Err(error)),
@@ -356,7 +351,7 @@ impl Outbox {
         state.ends.front()?;
         // The kernel's own count, not ours of what was written less what is under way: a writer that has just written may not have counted it
         // yet. Our FIN is a byte more than there is, but no message is so short.
-        let acknowledged = tcp::acknowledged(&self.socket).ok()?;
+        let acknowledged = socket::acknowledged(&self.socket).ok()?;
         let mut newly = None;
         while let Some(&(_, seq)) = state.ends.front().filter(|(end, _)| *end <= acknowledged) {
             newly = Some((seq, newly.map_or(0, |(_, count)| count) + 1));
@@ -372,14 +367,14 @@ impl Outbox {
 
     /// Bytes of the peer's stream that have arrived, read or not.
     pub fn received_bytes(&self) -> u64 {
-        tcp::received(&self.socket).unwrap_or(u64::MAX)
+        socket::received(&self.socket).unwrap_or(u64::MAX)
     }
 
     /// Everything pushed has been written to the socket and acknowledged by the peer's TCP.
     pub fn is_settled(&self) -> bool {
         let state = self.state.lock();
         let written = state.pending.is_empty() && state.owner == Owner::Nobody;
-        written && tcp::unacknowledged(&self.socket).is_ok_and(|bytes| bytes <= u64::from(state.fin_sent))
+        written && socket::unacknowledged(&self.socket).is_ok_and(|bytes| bytes <= u64::from(state.fin_sent))
     }
 
     /// Gives back the buffers of a busy time.
@@ -421,81 +416,11 @@ impl Outbox {
     /// Whether the connection was reset or given up. A write that fails takes the error away from the reader, who then finds an end of the
     /// stream that the peer never sent.
     pub fn is_broken(&self) -> bool {
-        tcp::is_broken(&self.socket).unwrap_or(true)
+        socket::is_broken(&self.socket).unwrap_or(true)
     }
 
     /// Whether `hang_up` or `dismiss` was called, and why.
     pub fn hung_up(&self) -> Option<HungUp> {
         self.state.lock().hung_up
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Read;
-    use std::net::TcpListener;
-
-    use super::*;
-
-    fn pair() -> (Arc<TcpStream>, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (Arc::new(listener.accept().unwrap().0), far)
-    }
-
-    /// Closes with something unread, which resets the connection.
-    fn reset(near: &TcpStream, far: TcpStream) {
-        far.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        assert_eq!(far.peek(&mut [0]).unwrap(), 1, "there is something to leave unread");
-        drop(far);
-        while !tcp::is_broken(near).unwrap() {
-            std::thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn a_reset_is_told_from_an_end_also_when_a_write_took_its_error_away() {
-        let (near, far) = pair();
-        let outbox = Outbox::new(near.clone(), 1024);
-        assert!(outbox.push(b"unread", 1) && !outbox.is_broken());
-        outbox.flush(&mut Vec::new());
-        reset(&near, far);
-        assert!(outbox.push(b"more", 2));
-        outbox.flush(&mut Vec::new());
-        assert_eq!((&*near).read(&mut [0; 8]).unwrap(), 0, "what the reader sees looks like an end");
-        assert!(outbox.is_broken());
-    }
-
-    #[test]
-    fn an_end_in_order_is_no_reset() {
-        let (near, far) = pair();
-        let outbox = Outbox::new(near.clone(), 1024);
-        drop(far);
-        assert_eq!((&*near).read(&mut [0; 8]).unwrap(), 0);
-        assert!(!outbox.is_broken());
-    }
-
-    #[test]
-    fn an_empty_outbox_takes_a_packet_of_any_length_and_a_full_one_none() {
-        let (near, _far) = pair();
-        let outbox = Outbox::new(near, 10);
-        assert!(outbox.push(&[0; 50], 1));
-        assert!(!outbox.push(&[0; 1], 2));
-        assert_eq!(outbox.flush(&mut Vec::new()), Flushed::NeedsWriter, "somebody must bring the second");
-    }
-
-    #[test]
-    fn what_was_acknowledged_is_told_once() {
-        let (near, mut far) = pair();
-        let outbox = Outbox::new(near, 1024);
-        assert!(outbox.push(b"one", 1) && outbox.push(b"two", 2));
-        assert_eq!(outbox.acknowledged(), None);
-        outbox.flush(&mut Vec::new());
-        far.read_exact(&mut [0; 6]).unwrap();
-        let mut told = (0, 0);
-        while told.0 < 2 {
-            told = outbox.acknowledged().map_or(told, |(seq, count)| (seq, told.1 + count));
-        }
-        assert_eq!((told, outbox.acknowledged()), ((2, 2), None));
     }
 }

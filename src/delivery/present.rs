@@ -6,8 +6,8 @@
 //!
 //! At level 2 only the client's own acks count.
 
+use crate::sync::Ordering::Relaxed;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::Delivery;
 use super::session::Session;

@@ -3,7 +3,7 @@
 //!
 //! At start the base is the Unix time in µs or the stored floor, whichever is higher; the floor on disk is always above what is handed out.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::{AtomicU64, Ordering::Relaxed};
 
 use crate::limits::SEQ_RESERVE;
 

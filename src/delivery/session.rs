@@ -1,12 +1,12 @@
 //! A logged-in connection, as others see it: the user's name, the gate behind which its packets are executed, and the outbox into its socket.
 
-use std::sync::Arc;
-use std::sync::atomic::{
+use crate::sync::{
     AtomicBool,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
+use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use super::ledger::Ledger;
 use super::mailbox::Mailbox;
@@ -34,6 +34,8 @@ pub struct Session {
     is_closed: AtomicBool,
     /// Set while the mailbox wants to hear of packets from this client: see `Mailbox::heard`.
     pub(super) wants_word: AtomicBool,
+    /// Dropped after `mailbox`: when it is gone, this session holds the mailbox no more.
+    _held: Arc<()>,
 }
 
 impl Session {
@@ -47,6 +49,7 @@ impl Session {
         ledger: Option<Arc<Ledger>>,
         language: Language,
     ) -> Session {
+        let held = mailbox.held_by_session();
         Session {
             id,
             generation,
@@ -58,6 +61,7 @@ impl Session {
             gate: Mutex::new(()),
             is_closed: AtomicBool::new(false),
             wants_word: AtomicBool::new(false),
+            _held: held,
         }
     }
 

@@ -375,7 +375,12 @@ impl Timer<'_> {
             for user in expired {
                 if let Some(mailbox) = self.delivery.registry.peek(&user.recipient) {
                     // Nobody but this thread writes, so it is the truth until the next save.
-                    mailbox.expired(self.delivery.storage.backlog(&user.recipient)?);
+                    let left = self.delivery.storage.backlog(&user.recipient);
+                    if let Ok(left) = &left {
+                        mailbox.expired(*left);
+                    }
+                    self.delivery.release(mailbox);
+                    left?;
                 }
             }
             self.delivery.counters.expired.add(messages);

@@ -1,6 +1,6 @@
 //! The one at the other end, as its connection's thread knows it: a stranger or a user, and whose outboxes its packets have touched.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Shared;
@@ -13,6 +13,7 @@ use crate::health::{Counter, Counters};
 use crate::language::{Language, say};
 use crate::limits;
 use crate::protocol::{NoticeCode, ProtocolError};
+use crate::socket::Socket;
 
 /// Why a connection ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -148,7 +149,7 @@ pub struct Peer {
     /// The other end's address.
     pub address: SocketAddr,
     /// The connection.
-    pub socket: Arc<TcpStream>,
+    pub socket: Arc<Socket>,
     /// Its place among the connections.
     pub ticket: Ticket,
     /// Who logged in.

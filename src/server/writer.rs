@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 use super::Shared;
 use crate::delivery::{Flushed, HungUp, Owed, Session, WriteError, WriterStep};

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::sync::Mutex;
 
 mod saving;
 
@@ -115,6 +115,8 @@ const LOADED: &str = "a mailbox is loaded before it is used";
 /// Safe from any thread.
 pub struct Mailbox {
     key: Arc<str>,
+    /// One reference more than there are sessions, ended or not, that somebody has: they let go of the mailbox without a word to the registry.
+    sessions: Arc<()>,
     state: Mutex<State>, // lock: gate → registry → mailbox → outbox
 }
 
@@ -257,12 +259,17 @@ impl Mailbox {
             is_hurried: false,
             seen: None,
         };
-        Mailbox { key, state: Mutex::new(state) }
+        Mailbox { key, sessions: Arc::default(), state: Mutex::new(state) }
     }
 
     /// `UserName::key` of the user.
     pub fn key(&self) -> &Arc<str> {
         &self.key
+    }
+
+    /// A session is made that holds this mailbox, and what it keeps as long.
+    pub(super) fn held_by_session(&self) -> Arc<()> {
+        self.sessions.clone()
     }
 
     pub(super) fn is_loaded(&self) -> bool {

@@ -171,7 +171,8 @@ impl Mailbox {
                 self.enlist_for_receipts(&mut state, since_ms.max(now.mono_ms), delivery);
             }
         }
-        if list == List::Receipts {
+        // The other list has it still, and will see to the rest.
+        if list == List::Receipts && state.is_listed {
             return;
         }
         state.is_listed = false;
@@ -181,15 +182,16 @@ impl Mailbox {
             present.session.outbox.shrink();
         }
         let is_awaiting = state.present.as_ref().is_some_and(Present::is_awaiting);
-        // A message in memory that this user sent holds the ledger, too; nobody else comes to let this mailbox go then.
-        let is_ledger_busy =
-            state.ledger.as_ref().is_some_and(|ledger| Arc::strong_count(ledger) > 1 || !ledger.is_clean());
+        // Whoever has the ledger for a message of this user's, or a session that is over, lets go of it without a word to the registry.
+        let is_ledger_needed =
+            state.ledger.as_ref().is_some_and(|ledger| !ledger.is_clean() || Arc::strong_count(ledger) > 1);
+        let is_needed = is_ledger_needed || Arc::strong_count(&self.sessions) > 1;
         let due_at_ms = match oldest_ms {
             Some(oldest_ms) => Some((oldest_ms + save_interval_ms).max(now.mono_ms + 1)),
             None if state.window().to_delete().is_some()
                 || state.seen.is_some()
                 || is_awaiting
-                || state.present.is_none() && is_ledger_busy =>
+                || state.present.is_none() && is_needed =>
             {
                 Some(now.mono_ms + save_interval_ms)
             }

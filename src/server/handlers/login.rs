@@ -8,6 +8,7 @@ use crate::limits;
 use crate::protocol::{Granted, LoginAnswer, Message, NameError, UserName};
 use crate::server::handlers::ack::correction;
 use crate::server::peer::{Ending, Flow, Peer};
+use crate::socket;
 use crate::storage::StorageError;
 use crate::threads;
 
@@ -131,11 +132,7 @@ fn log_in(
 
 fn refuse(peer: &Peer, tips: &str) {
     // A fresh socket takes so few bytes at once; if it does not, the client is gone.
-    let _ = rustix::net::send(
-        &peer.socket,
-        &answer(peer, false, tips, None),
-        rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
-    );
+    let _ = socket::send(&peer.socket, &answer(peer, false, tips, None));
 }
 
 fn answer(peer: &Peer, login: bool, tips: &str, granted: Option<Granted>) -> Vec<u8> {

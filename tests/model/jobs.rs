@@ -1,0 +1,4 @@
+//! The real timer.
+
+#[path = "../../src/jobs/timer.rs"]
+pub mod timer;
