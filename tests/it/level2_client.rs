@@ -419,9 +419,12 @@ fn chat_says_how_many_lines_have_no_receipt() {
 fn chat_takes_a_long_pipe_in_its_stride() {
     let server = Server::start_default();
     let lines = numbered("line", 3000);
-    let input: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    let (_, err) = assert_ends(&chatserver(&["chat", "--as", "ann", "--to", "bob"], server.addr(), &input), 0);
-    assert_eq!(err.lines().filter(|line| line.contains("✓ bob: line")).count(), 3000);
+    let mut chat = Running::start(&["chat", "--as", "ann", "--to", "bob"], server.addr());
+    lines.iter().for_each(|line| chat.types(line));
+    let marks = || chat.err.lock().lines().filter(|line| line.starts_with("✓ bob: line")).count();
+    eventually("every line has its mark", || marks() == 3000);
+    chat.types("/quit");
+    chat.ends(0);
     assert_eq!(texts(&mut server.login("bob"), 3000), lines);
 }
 
