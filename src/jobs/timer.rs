@@ -252,7 +252,7 @@ impl Timer<'_> {
                     ledger.committed(update, &mut self.owed);
                 }
             }
-            self.tell_delivered(&saved.delivered);
+            self.tell_delivered(&saved.delivered, now);
             // Messages that have a receipt now make room for others.
             self.delivery.memory.nudge();
         }
@@ -281,12 +281,12 @@ impl Timer<'_> {
     }
 
     /// Tells the senders who are there that messages of theirs, which were on disk, are acknowledged.
-    fn tell_delivered(&mut self, delivered: &[(String, u64)]) {
+    fn tell_delivered(&mut self, delivered: &[(String, u64)], now: Stamp) {
         for of_one in delivered.chunk_by(|(one, _), (other, _)| one == other) {
             let Ok(sender) = UserName::parse(&of_one[0].0) else { continue };
             if let Some(mailbox) = self.delivery.registry.peek(sender.key()) {
                 for (_, msg_id) in of_one {
-                    mailbox.delivered(*msg_id, self.delivery, &mut self.owed);
+                    mailbox.delivered(*msg_id, now.mono_ms, self.delivery, &mut self.owed);
                 }
                 self.delivery.release(mailbox);
             }

@@ -322,11 +322,16 @@ impl Mailbox {
     }
 
     /// A row of this user's as a sender was acknowledged, and is deleted.
-    pub(crate) fn delivered(&self, msg_id: u64, delivery: &Delivery, owed: &mut Owed) {
+    pub(crate) fn delivered(self: &Arc<Self>, msg_id: u64, now_ms: u64, delivery: &Delivery, owed: &mut Owed) {
         let mut state = self.state.lock();
-        match &state.ledger {
-            Some(ledger) => ledger.delivered(msg_id, delivery, owed),
-            None => state.stale_readings += 1,
+        let Some(ledger) = &state.ledger else {
+            state.stale_readings += 1;
+            return;
+        };
+        ledger.delivered(msg_id, delivery, owed);
+        if state.present.is_none() {
+            // Nobody else comes to write it and let the mailbox go.
+            self.enlist(&mut state, now_ms, delivery);
         }
     }
 
