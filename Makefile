@@ -27,7 +27,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 DRILLS = drill-kill9 drill-power drill-network drill-takeover
 
-.PHONY: all run test check demo $(DRILLS) install uninstall deb deb-test clean help
+.PHONY: all run test check demo model $(DRILLS) install uninstall deb deb-test clean help
 
 all:
 	$(CARGO) build --release
@@ -43,11 +43,16 @@ check:
 	$(CARGO) fmt --check
 	rustfmt --check --edition 2024 tests/drill/unsynced.rs
 	$(CARGO) clippy --all-targets -- -D warnings
-	$(CARGO) clippy --test drill -- -D warnings
+	$(CARGO) clippy --test drill --test model -- -D warnings
 
 # Each a number of times: TIMES=100; SEED=7 repeats the random choices of a run that had this seed.
 $(DRILLS): drill-%:
 	$(CARGO) test --test drill -- $* $(if $(TIMES),--times $(TIMES)) $(if $(SEED),--seed $(SEED))
+
+# ITERATIONS runs of each scenario, or of SCENARIO alone, from SEED on; what a run that failed has to say is in tests/model/main.rs.
+ITERATIONS ?= 1000
+model:
+	$(CARGO) test --test model -- $(SCENARIO) --iterations $(ITERATIONS) $(if $(SEED),--seed $(SEED))
 
 # BIN=target/debug/chatserver shows another program than the release one, as it is.
 BIN ?= $(BINARY)
@@ -106,6 +111,8 @@ help:
 	@echo "make drill-kill9 | drill-power | drill-network | drill-takeover"
 	@echo "                 kill -9, power loss, silent networks, a hundred clients of one name: many times, and no message"
 	@echo "                 that was promised may be missing (TIMES=20, 20, 100, 2000; SEED= repeats a run; one line of result)"
+	@echo "make model       delivery, timer and writers under random schedules over a modelled disk and modelled sockets (ITERATIONS=1000 of"
+	@echo "                 each scenario; SCENARIO=crash that one alone; SEED= begins with a run that failed)"
 	@echo "make check       format and lints, as a change must pass them"
 	@echo "make install     program, service, log rotation, manual page, completions and documents below PREFIX,"
 	@echo "                 configuration to SYSCONFDIR/chatserver/chatserver.toml unless there is one already"

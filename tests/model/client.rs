@@ -17,6 +17,8 @@ pub struct Client {
     /// Without a receipt: text and number.
     pending: Vec<(usize, u64)>,
     highest: u64,
+    /// All numbers that it has given.
+    numbers: Vec<u64>,
     /// How many texts it will still write.
     to_write: usize,
     /// Texts it has taken in and not acknowledged.
@@ -49,6 +51,7 @@ impl Client {
             seen: HashSet::new(),
             pending: Vec::new(),
             highest: 0,
+            numbers: Vec::new(),
             to_write,
             unacked: Vec::new(),
         }
@@ -97,7 +100,7 @@ impl Client {
     fn last_session(&mut self, link: &mut Link, is_idle: &mut bool) -> Result<(), Ended> {
         self.log_in(link)?;
         while !self.world.is_settled() {
-            while self.to_write > 0 && self.pending.len() < SENT_IDS {
+            while self.may_write() {
                 self.write(link);
             }
             if self.to_write == 0 && !std::mem::replace(is_idle, true) {
@@ -111,7 +114,8 @@ impl Client {
                 link.socket.put(Up::Ping);
             }
             self.world.settle();
-            self.take(link, true)?;
+            let waits = !self.may_write();
+            self.take(link, waits)?;
         }
         Ok(())
     }
@@ -146,9 +150,15 @@ impl Client {
         Ok(())
     }
 
-    /// One more text, unless too many have no receipt.
+    /// The server remembers so many numbers: what has no receipt must be among them, whatever came after it.
+    fn may_write(&self) -> bool {
+        let oldest = self.pending.first().map_or(u64::MAX, |(_, msg_id)| *msg_id);
+        self.to_write > 0 && self.numbers.iter().filter(|number| **number >= oldest).count() < SENT_IDS
+    }
+
+    /// One more text, if there is one and it may.
     fn write(&mut self, link: &Link) {
-        if self.to_write == 0 || self.pending.len() >= SENT_IDS {
+        if !self.may_write() {
             return;
         }
         self.to_write -= 1;
@@ -159,6 +169,7 @@ impl Client {
         };
         let msg_id = self.is_level_2().then(|| {
             self.highest += 1;
+            self.numbers.push(self.highest);
             self.highest
         });
         let text = self.world.write(self.user, to, msg_id);

@@ -44,6 +44,7 @@ pub fn serve(world: Arc<World>, shared: Arc<Shared>, socket: Arc<Socket>) {
     let ending = connection.read_loop();
     tell!("ends: {ending}");
     connection.end(&ending);
+    connection.world.ended(matches!(ending, Ending::Fin | Ending::Logout));
     if let Some((_, mailbox)) = connection.peer.recipient.take() {
         connection.peer.shared.delivery.release(mailbox);
     }

@@ -38,7 +38,7 @@ pub const ALL: [Scenario; 8] = [
     // A server dies while its disk fails, and what has no receipt is sent again.
     Scenario { name: "crash", run: || run(Settings { sessions: 2, crashes: 1 + below(2), failing: 4, ..calm() }) },
     // Sockets that take little, readers that stall, writers that wait their turn.
-    Scenario { name: "slow", run: || run(Settings { stalls: one_in(2), few_threads: one_in(3), ..narrow() }) },
+    Scenario { name: "slow", run: || run(Settings { few_threads: one_in(3), ..narrow() }) },
     // What waits leaves memory, and comes from disk in several reads.
     Scenario { name: "evict", run: || run(Settings { texts: 6, failing: 5, one_writes: true, ..tight() }) },
     // Not all speak level 2.
@@ -58,9 +58,10 @@ fn mixed() -> Vec<(&'static str, u32)> {
     vec![("ann", 1), ("bob", 2), ("cem", level())]
 }
 
-/// Sockets and outboxes of a packet or two.
+/// Sockets and outboxes of a packet or two, and few writers: so a writer whose client has fallen silent must not wait for ever.
 fn narrow() -> Settings {
     Settings {
+        stalls: true,
         outbox_bytes: 60 + below(200),
         socket_bytes: 60 + below(300) as u64,
         max_writers: 1 + below(2),
@@ -83,7 +84,6 @@ fn storm() -> Settings {
         crashes: below(3),
         failing: if one_in(2) { 0 } else { 3 },
         memory_bytes: if one_in(2) { 2500 } else { 1 << 20 },
-        stalls: one_in(3),
         is_impatient: one_in(3),
         few_threads: one_in(3),
         ..narrow
@@ -113,12 +113,13 @@ fn run(settings: Settings) {
         world.begin_round();
         clients = everybody(&world, clients, Client::settle);
         world.join_connections();
-        if world.is_complete() {
+        nobody_is_left(&world);
+        // A copy that was sent again after a crash, and that its recipient will drop, may be there still.
+        if world.is_complete() && !world.is_rough() && world.disk.content().rows.is_empty() {
             break;
         }
-        tell!("something was accepted late: another round");
+        tell!("not everything may have been heard: another round");
     }
-    nothing_is_left(&world);
     let delivery = world.server().delivery.clone();
     delivery.stop();
     delivery.agenda.stop();
@@ -145,8 +146,8 @@ fn everybody(world: &Arc<World>, clients: Vec<Client>, act: fn(&mut Client)) -> 
     clients.into_iter().map(|(_, client)| client).collect()
 }
 
-/// Everybody has left, and everything was acknowledged: the server comes to know it by itself.
-fn nothing_is_left(world: &World) {
+/// Everybody has left, and what waits is on disk: the server comes to know it by itself.
+fn nobody_is_left(world: &World) {
     let server = world.server();
     let delivery = &server.delivery;
     for _ in 0..20_000 {
@@ -159,5 +160,4 @@ fn nothing_is_left(world: &World) {
     assert_eq!(server.writers.running(), 0, "writers");
     assert_eq!(delivery.counters.present.now(), 0, "sessions");
     assert_eq!(delivery.memory.used_bytes(), 0, "bytes charged");
-    assert_eq!(world.disk.content().rows.len(), 0, "rows on disk");
 }

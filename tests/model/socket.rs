@@ -61,6 +61,8 @@ pub struct State {
     packets: VecDeque<(u64, Down)>,
     /// How many of them the client's kernel has.
     in_kernel: usize,
+    /// How many of these it had when the client last sent something: to the server a sign that it has read them.
+    confirmed: usize,
     ups: VecDeque<Up>,
     arrived: u64,
     /// Reset, by whomever, or the server was killed.
@@ -204,6 +206,7 @@ impl Socket {
             tell!("{} → server: {up:?}", self.world.name(self.user));
             state.ups.push_back(up);
             state.arrived += UP_BYTES;
+            state.confirmed = state.in_kernel;
             self.changed.notify_all();
         }
     }
@@ -233,6 +236,7 @@ impl Socket {
             self.carry(&mut state);
             if state.in_kernel > 0 {
                 state.in_kernel -= 1;
+                state.confirmed = state.confirmed.saturating_sub(1);
                 return Ok(state.packets.pop_front().map(|(_, down)| down));
             }
             if state.is_broken || state.server_fin && state.acked == state.sent {
@@ -254,14 +258,20 @@ impl Socket {
         self.changed.notify_all();
     }
 
-    /// The client reads no more: reset, or the network falls silent. Gives the texts that its kernel had acknowledged and it has not read.
-    pub fn give_up(&self, is_reset: bool) -> Vec<usize> {
+    /// The client reads no more: reset, or the network falls silent. Gives the texts that its kernel had acknowledged and it has not read, each
+    /// with whether it sent something afterwards.
+    pub fn give_up(&self, is_reset: bool) -> Vec<(usize, bool)> {
         let mut state = self.state.lock();
         state.is_broken |= is_reset;
         state.is_abandoned = true;
         self.changed.notify_all();
-        let unread = state.packets.iter().take(state.in_kernel);
-        unread.filter_map(|(_, down)| if let Down::Chat { text, .. } = down { Some(*text) } else { None }).collect()
+        let unread = state.packets.iter().take(state.in_kernel).enumerate();
+        let confirmed = state.confirmed;
+        let text = |(index, (_, down)): (usize, &(u64, Down))| match down {
+            Down::Chat { text, .. } => Some((*text, index < confirmed)),
+            _ => None,
+        };
+        unread.filter_map(text).collect()
     }
 
     /// The server is dead: some of what was under way may have come.

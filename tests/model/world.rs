@@ -112,6 +112,8 @@ pub struct World {
     ghost: Mutex<Ghost>,
     running: Mutex<Running>,
     is_final: AtomicBool,
+    /// A connection of this round has not ended in order.
+    is_rough: AtomicBool,
 }
 
 /// The server that runs, and all threads there ever were.
@@ -163,6 +165,7 @@ impl World {
             ghost: Mutex::default(),
             running: Mutex::default(),
             is_final: AtomicBool::new(false),
+            is_rough: AtomicBool::new(false),
         });
         CURRENT.with_borrow_mut(|current| *current = Some(world.clone()));
         world.start();
@@ -283,7 +286,18 @@ impl World {
     /// Another round of last sessions.
     pub fn begin_round(&self) {
         self.is_final.store(false, SeqCst);
+        self.is_rough.store(false, SeqCst);
         self.ghost().idle = 0;
+    }
+
+    /// A connection has ended; `is_orderly`: at its client's wish, who had read everything.
+    pub fn ended(&self, is_orderly: bool) {
+        self.is_rough.fetch_or(!is_orderly, SeqCst);
+    }
+
+    /// Perhaps not all acks of this round have come.
+    pub fn is_rough(&self) -> bool {
+        self.is_rough.load(SeqCst)
     }
 
     /// A user has nothing more to write.
@@ -432,12 +446,12 @@ impl World {
     }
 
     /// A level-1 client has crashed or fallen silent, with this in its kernel, in a session whose login the judge saw at `login_at`.
-    pub fn crashed_with(&self, texts: &[usize], login_at: u64) {
+    pub fn crashed_with(&self, texts: &[(usize, bool)], login_at: u64) {
         let mut ghost = self.ghost();
-        for text in texts {
+        for (text, is_confirmed) in texts {
             let text = &mut ghost.texts[*text];
-            // What had certainly waited when the session began must come again.
-            text.may_be_lost |= text.accepted_at.is_none_or(|at| at > login_at);
+            // What had certainly waited when the session began, and was not confirmed by a sign of life, must come again.
+            text.may_be_lost |= *is_confirmed || text.accepted_at.is_none_or(|at| at > login_at);
         }
     }
 
