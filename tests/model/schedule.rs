@@ -73,10 +73,10 @@ impl Scheduler for Schedule {
         let goes_on = current.filter(|current| !is_yielding && runnable.iter().any(|task| task.id() == *current));
         match self.manner {
             0 => Some(anybody),
-            1 => Some(goes_on.filter(|_| self.dice.roll() % 10 > 0).unwrap_or(anybody)),
+            1 => Some(goes_on.filter(|_| !self.dice.roll().is_multiple_of(10)).unwrap_or(anybody)),
             _ => {
                 if let Some(current) = current
-                    && (is_yielding || self.dice.roll() % CHANGE_EVERY == 0)
+                    && (is_yielding || self.dice.roll().is_multiple_of(CHANGE_EVERY))
                 {
                     self.lower(current);
                 }
