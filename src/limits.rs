@@ -99,12 +99,9 @@ pub const SMTP_QUIT_TIMEOUT: Duration = Duration::from_secs(1);
 /// a sender that has more. An older number is refused as too old.
 pub const SENT_IDS: usize = 1024;
 
-/// Numbers reserved on disk ahead of those that a level-2 sender has used (or 16 of its steps, if that is more). After a crash it is told to begin above them.
+/// Numbers reserved on disk ahead of those that a level-2 sender has used. After a crash it is told to begin above them. Of a number that is farther ahead
+/// the DELIVERED waits for a save, for example of the first one after a login.
 pub const MSG_ID_RESERVE: u64 = 1024;
-
-/// The most that is reserved, for senders whose numbers are a clock's: as microseconds it is 12 days. Of numbers that are farther apart each DELIVERED waits
-/// for a save.
-pub const MAX_MSG_ID_RESERVE: u64 = 1 << 40;
 
 /// Most messages that one receipt names; more come in the next.
 pub const RECEIPT_IDS: usize = 1024;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -38,11 +38,12 @@ pub struct Connect {
     key: Vec<u8>,
     timeout: Duration,
     level: Level,
+    numbers_above: Option<u64>,
 }
 
 impl Connect {
     pub(super) fn new(addr: String, key: &[u8]) -> Connect {
-        Connect { addr, key: key.to_vec(), timeout: TIMEOUT, level: Level::One }
+        Connect { addr, key: key.to_vec(), timeout: TIMEOUT, level: Level::One, numbers_above: None }
     }
 
     /// The deadline of a connect, a login answer, a write, a round trip and a logout, each. 10 s unless told otherwise.
@@ -60,6 +61,20 @@ impl Connect {
         self
     }
 
+    /// Level 2: new messages get numbers above this one, as well as above all that were used. Unless told otherwise it is the Unix time in
+    /// microseconds at the login: two devices of one user cannot know of each other's numbers, and so do not use the same ones.
+    #[must_use]
+    pub fn numbers_above(mut self, floor: u64) -> Connect {
+        self.numbers_above = Some(floor);
+        self
+    }
+
+    /// What new numbers are above.
+    fn floor(&self) -> u64 {
+        let clock_us = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64);
+        self.numbers_above.unwrap_or_else(clock_us)
+    }
+
     /// As given by the caller.
     pub fn addr(&self) -> &str {
         &self.addr
@@ -73,7 +88,8 @@ impl Connect {
     /// [`ClientError::Connect`], [`ClientError::Key`]; [`ClientError::Refused`] with the server's reason;
     /// [`ClientError::Closed`] when the server hung up instead of answering, as it does when the keys differ.
     pub fn login(&self, name: &str) -> Result<Client, ClientError> {
-        self.open()?.log_in(name, self.level, None).map(|answered| answered.into_client(SessionState::new(name)))
+        let answered = self.open()?.log_in(name, self.level, None)?;
+        Ok(answered.into_client(SessionState::new(name), self.floor()))
     }
 
     /// Connects and logs in as the state's user, tells the server what was taken in, and sends everything again that has no receipt: the
@@ -88,7 +104,7 @@ impl Connect {
         let last_seq = Some(state.last_seq()).filter(|seq| *seq > 0);
         let answered = self.open().and_then(|connection| connection.log_in(state.name(), Level::Two, last_seq));
         let mut client = match answered {
-            Ok(answered) => answered.into_client(state),
+            Ok(answered) => answered.into_client(state, self.floor()),
             Err(error) => return Err(Box::new((state, error))),
         };
         match client.send_again() {
@@ -216,7 +232,7 @@ impl Connection {
     /// # Errors
     /// As [`Connect::login`].
     pub fn login(self, name: &str) -> Result<Client, ClientError> {
-        self.log_in(name, Level::One, None).map(|answered| answered.into_client(SessionState::new(name)))
+        self.log_in(name, Level::One, None).map(|answered| answered.into_client(SessionState::new(name), 0))
     }
 
     fn log_in(mut self, name: &str, level: Level, last_seq: Option<u64>) -> Result<Answered, ClientError> {

@@ -49,8 +49,9 @@ pub(super) enum Room {
 }
 
 impl Ledger {
-    pub(super) fn new(mut sent: Sent, granted: Granted) -> Ledger {
-        sent.highest = sent.highest.max(granted.last_msg_id.min(MAX_NUMBER));
+    /// New numbers are above all that were used, here and as far as the server knows, and above `floor`.
+    pub(super) fn new(mut sent: Sent, granted: Granted, floor: u64) -> Ledger {
+        sent.highest = sent.highest.max(granted.last_msg_id).max(floor).min(MAX_NUMBER);
         let state = State { sent, left_over: VecDeque::new(), phase: Phase::Open };
         // Where it is not told there is no limit that is known.
         let max_packet_bytes = match granted.max_packet_bytes {

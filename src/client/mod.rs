@@ -124,11 +124,12 @@ pub struct Client {
 }
 
 impl Answered {
-    fn into_client(self, state: SessionState) -> Client {
+    /// `numbers_above`: see [`Connect::numbers_above`].
+    fn into_client(self, state: SessionState, numbers_above: u64) -> Client {
         let Answered { connection, welcome, server_time, granted } = self;
         let SessionState { name, taken, sent, drafts } = state;
         let (ledger, idle) = match granted {
-            Some(granted) => (Some(Arc::new(Ledger::new(sent, granted))), Default::default()),
+            Some(granted) => (Some(Arc::new(Ledger::new(sent, granted, numbers_above))), Default::default()),
             None => (None, (sent, drafts.clone())),
         };
         let mut sender = Sender::new(Arc::clone(connection.wire()), &name, ledger);

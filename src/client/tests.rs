@@ -71,7 +71,7 @@ fn server<T: Send + 'static>(script: impl FnOnce(&mut Peer) -> T + Send + 'stati
         let cipher = Cipher::new(PUBLISHED_KEY).unwrap();
         script(&mut Peer { stream, cipher, decoder: Decoder::default() })
     });
-    (Client::connect(addr, PUBLISHED_KEY).timeout(PATIENCE), served)
+    (Client::connect(addr, PUBLISHED_KEY).timeout(PATIENCE).numbers_above(0), served)
 }
 
 #[test]

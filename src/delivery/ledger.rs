@@ -16,7 +16,7 @@ use crate::sync::Mutex;
 use super::Delivery;
 use super::owed::Owed;
 use super::session::Session;
-use crate::limits::{self, MAX_MSG_ID_RESERVE, MSG_ID_RESERVE};
+use crate::limits::{self, MSG_ID_RESERVE};
 use crate::protocol::{Cipher, MAX_NUMBER, Message, Reason, Receipt, Status};
 use crate::storage::{SenderState, SenderUpdate, SentBlock, SentId};
 
@@ -97,8 +97,6 @@ struct State {
     sent: VecDeque<Sent>,
     forgotten_upto: u64,
     highest: u64,
-    /// How far apart the last two numbers were.
-    step: u64,
     reserved_upto: u64,
     session: Option<Arc<Session>>,
     due: Due,
@@ -116,9 +114,7 @@ impl State {
     /// Where the reserve should end.
     fn reserve(&self) -> u64 {
         match self.session {
-            Some(_) => {
-                (self.highest + self.step.saturating_mul(16).clamp(MSG_ID_RESERVE, MAX_MSG_ID_RESERVE)).min(MAX_NUMBER)
-            }
+            Some(_) => (self.highest + MSG_ID_RESERVE).min(MAX_NUMBER),
             None => self.highest,
         }
     }
@@ -165,7 +161,6 @@ impl Ledger {
             sent,
             forgotten_upto: known.forgotten_upto,
             highest,
-            step: 1,
             reserved_upto: known.reserved_upto,
             session: None,
             due: Due::default(),
@@ -220,11 +215,7 @@ impl Ledger {
         let sent = Sent { id, hash, fate: Fate::Pending, written: Fate::Pending, is_held: false };
         let index = state.sent.partition_point(|sent| sent.id < id);
         state.sent.insert(index, sent);
-        if id > state.highest {
-            // Where the first number comes from says nothing.
-            state.step = if state.highest == 0 { 1 } else { id - state.highest };
-            state.highest = id;
-        }
+        state.highest = state.highest.max(id);
     }
 
     /// The commit that holds the message has returned. Whoever waits for room is told by the timer, once.
