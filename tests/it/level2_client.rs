@@ -99,6 +99,9 @@ fn collect(from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
     text
 }
 
+/// The number before the first one that a scripted server's client uses: above every clock.
+const BEFORE: u64 = 1 << 52;
+
 /// A server's end of a connection, for what the real one does not do.
 struct Peer {
     stream: TcpStream,
@@ -133,11 +136,12 @@ impl Peer {
     }
 
     fn grant(&mut self) {
-        self.answer(Some(Granted { level: 2, read_timeout_secs: 120, max_packet_bytes: 65_536, last_msg_id: 0 }));
+        self.answer(Some(Granted { level: 2, read_timeout_secs: 120, max_packet_bytes: 65_536, last_msg_id: BEFORE }));
     }
 
     fn tell(&mut self, msg_id: u64, status: Status, reason: Option<Reason>) {
-        self.write(&Message::ServerReceipt(Receipt { msg_ids: &[msg_id], status, reason, text: None }));
+        let msg_ids = &[BEFORE + msg_id];
+        self.write(&Message::ServerReceipt(Receipt { msg_ids, status, reason, text: None }));
     }
 }
 

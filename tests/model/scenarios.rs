@@ -46,7 +46,10 @@ pub const ALL: [Scenario; 8] = [
     // Two write to one, who has a mailbox in which it writes to itself as well.
     Scenario { name: "crowd", run: || run(Settings { users: CROWD.into(), to_self: true, sessions: 1, ..calm() }) },
     // No room for all that is written.
-    Scenario { name: "memory", run: || run(Settings { texts: 6, is_impatient: one_in(2), ..tight() }) },
+    Scenario {
+        name: "memory",
+        run: || run(Settings { texts: 6, memory_bytes: 1200 + below(600), is_impatient: one_in(3), ..narrow() }),
+    },
     // All of it at once.
     Scenario { name: "storm", run: || run(storm()) },
 ];

@@ -143,7 +143,9 @@ impl Refused {
     }
 }
 
-/// What is compared when a number comes again. It is on disk: another hash takes a new column.
+/// What is compared when a number comes again. It is on disk: another hash takes a new column. Not inlined: its half a KiB of stack is not to be
+/// part of a frame in which a thread waits.
+#[inline(never)]
 fn hash(chat: &Chat<'_>) -> u64 {
     let mut hash = Xxh3::new();
     hash.update(&(chat.to.len() as u64).to_be_bytes());
