@@ -99,6 +99,14 @@ impl State {
         self.pushed_bytes += bytes.len() as u64;
     }
 
+    /// Whether a message of `bytes` may be pushed; if only room is wanting, it is noted that somebody must bring it later.
+    fn has_room(&mut self, bytes: usize, limit_bytes: usize) -> bool {
+        // One packet always goes in, also one that was stored under a larger limit.
+        let is_full = self.unwritten() > 0 && self.unwritten() + bytes > limit_bytes;
+        self.behind |= is_full && !self.closed;
+        !self.closed && !is_full
+    }
+
     fn unwritten(&self) -> usize {
         (self.pushed_bytes - self.written_bytes) as usize
     }
@@ -136,12 +144,7 @@ impl Outbox {
     /// Appends the message `seq`. `false`: there is no room, and it stays in the window until an owner of this outbox fetches it.
     pub fn push(&self, packet: &[u8], seq: u64) -> bool {
         let mut state = self.state.lock();
-        if state.closed {
-            return false;
-        }
-        // One packet always goes in, also one that was stored under a larger limit.
-        if state.unwritten() > 0 && state.unwritten() + packet.len() > self.limit_bytes {
-            state.behind = true;
+        if !state.has_room(packet.len(), self.limit_bytes) {
             return false;
         }
         state.append(packet);
@@ -153,11 +156,7 @@ impl Outbox {
     /// The same for a level-2 client: the packet gets the message's numbers, and TCP is not asked what became of it, for the client says so.
     pub fn push_numbered(&self, packet: &[u8], msg_id: Option<u64>, seq: u64, cipher: &Cipher) -> bool {
         let mut state = self.state.lock();
-        if state.closed {
-            return false;
-        }
-        if state.unwritten() > 0 && state.unwritten() + packet.len() > self.limit_bytes {
-            state.behind = true;
+        if !state.has_room(packet.len(), self.limit_bytes) {
             return false;
         }
         let before = state.pending.len();

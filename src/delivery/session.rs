@@ -10,7 +10,7 @@ use crate::sync::Mutex;
 
 use super::ledger::Ledger;
 use super::mailbox::Mailbox;
-use super::outbox::Outbox;
+use super::outbox::{HungUp, Outbox};
 use crate::language::Language;
 use crate::protocol::{Cipher, UserName};
 
@@ -68,6 +68,14 @@ impl Session {
     /// The client speaks level 2: it acknowledges by itself, and gets receipts, notices and pongs.
     pub fn is_level_2(&self) -> bool {
         self.ledger.is_some()
+    }
+
+    /// Ends the connection from outside. A level-2 client's own thread tells it why, and then hangs up.
+    pub fn hang_up(&self, why: HungUp) {
+        match self.is_level_2() {
+            true => self.outbox.dismiss(why),
+            false => self.outbox.hang_up(),
+        }
     }
 
     /// Pushes the message `seq` as this client reads it; `packet` is the level-1 one. `false`: there is no room.

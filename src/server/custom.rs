@@ -203,11 +203,10 @@ pub(super) fn wait_for_client(
             return None;
         }
         let is_broken = session.outbox.pause(limits::REPLY_RETRY);
-        if let Some(why) = session.outbox.hung_up().filter(|_| !session.is_closed()) {
-            return Some(Ending::HungUp(why));
+        if let Some(ending) = Ending::from_outside(session) {
+            return Some(ending);
         }
         match () {
-            () if session.is_closed() => return Some(Ending::Replaced),
             () if shared.is_stopping() => return Some(Ending::Stopping),
             () if is_broken => return Some(Ending::Lost("before it had taken what was ready for it".into())),
             () => {}

@@ -63,9 +63,8 @@ pub fn dispatch(peer: &mut Peer, decoder: &mut Decoder, shared: &Shared, frame: 
     }
     if let Some(session) = peer.session.as_ref().filter(|session| session.is_level_2()) {
         // Its reading side is shut, which does not stop what comes in.
-        if let Some(why) = session.outbox.hung_up() {
-            // Asked again: a takeover closes the session first.
-            return Flow::End(if session.is_closed() { Ending::Replaced } else { Ending::HungUp(why) });
+        if let Some(ending) = Ending::from_outside(session) {
+            return Flow::End(ending);
         }
         // It is answered to every packet, so it must take its answers.
         if session.outbox.is_overfull()

@@ -83,6 +83,13 @@ impl Ending {
         })
     }
 
+    /// How a session was ended from outside, if it was.
+    pub fn from_outside(session: &Session) -> Option<Ending> {
+        // In this order: a takeover closes the session before it hangs up.
+        let hung_up = session.outbox.hung_up();
+        if session.is_closed() { Some(Ending::Replaced) } else { hung_up.map(Ending::HungUp) }
+    }
+
     /// What a level-2 client is told; `None`: it ends by itself, or cannot be told.
     pub fn notice(&self, language: Language) -> Option<(NoticeCode, String)> {
         Some(match self {
@@ -181,15 +188,11 @@ impl Peer {
             || delivery.agenda.hurry(),
             || session.is_closed() || session.outbox.hung_up().is_some() || is_stopping() || has_room(),
         );
-        if let Some(why) = session.outbox.hung_up().filter(|_| !session.is_closed()) {
-            return Some(Ending::HungUp(why));
-        }
-        match () {
-            () if session.is_closed() => Some(Ending::Replaced),
+        Ending::from_outside(session).or_else(|| match () {
             () if is_stopping() => Some(Ending::Stopping),
             () if !is_ready => Some(Ending::NoRoom),
             () => None,
-        }
+        })
     }
 }
 

@@ -46,7 +46,7 @@ impl Writers {
         if let Err(error) = threads::spawn(&name, limits::STACK_BYTES, move || worker.writers.work(session, &worker)) {
             log::error!("c{}: no thread for its writer, so it ends: {error}", present.id);
             shared.delivery.counters.failed_thread.note(shared.delivery.now().mono_ms);
-            hang_up(&present, HungUp::NoThread);
+            present.hang_up(HungUp::NoThread);
             shared.delivery.memory.wake_all();
             self.give_up_place();
         }
@@ -68,7 +68,7 @@ impl Writers {
         let mut state = self.state.lock();
         state.running -= 1;
         if state.running == 0 {
-            state.waiting.drain(..).for_each(|session| hang_up(&session, HungUp::NoThread));
+            state.waiting.drain(..).for_each(|session| session.hang_up(HungUp::NoThread));
         }
     }
 
@@ -110,14 +110,6 @@ impl Drop for Running<'_> {
     }
 }
 
-/// A level-2 client's own thread tells it why, and then hangs up.
-fn hang_up(session: &Session, why: HungUp) {
-    match session.is_level_2() {
-        true => session.outbox.dismiss(why),
-        false => session.outbox.hang_up(),
-    }
-}
-
 fn thread_name(session: &Session) -> String {
     format!("w:{}", session.name.as_written())
 }
@@ -134,7 +126,7 @@ fn writer_loop(session: &Arc<Session>, shared: &Arc<Shared>) {
                     session.id,
                     session.name.as_written()
                 );
-                hang_up(session, HungUp::TooSlow);
+                session.hang_up(HungUp::TooSlow);
                 return shared.delivery.memory.wake_all();
             }
             Err(WriteError::Broken) => return,

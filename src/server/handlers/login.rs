@@ -113,11 +113,8 @@ fn log_in(
     threads::rename(session.name.as_written());
     // One that had ended by itself, and whose thread has not come to say so, is replaced too, but taken over is nothing.
     if let Some(replaced) = attached.replaced {
-        match replaced.is_level_2() {
-            // Its own thread tells it why, and then hangs up.
-            true => replaced.outbox.dismiss(HungUp::TooSlow),
-            false => replaced.outbox.hang_up(),
-        }
+        // It is closed already, so that it is told of the takeover and not of this reason.
+        replaced.hang_up(HungUp::TooSlow);
         delivery.memory.wake_all();
     }
     let note = if is_takeover { ", replacing an older connection" } else { "" };
