@@ -25,7 +25,7 @@ FISH_WORDS = $(SHAREDIR)/fish/vendor_completions.d/chatserver.fish
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-DRILLS = drill-kill9 drill-power drill-network drill-takeover drill-invented
+DRILLS = drill-kill9 drill-power drill-network drill-takeover drill-disk drill-fds drill-threads drill-invented
 
 .PHONY: all run test check demo model $(DRILLS) install uninstall deb deb-test clean help
 
@@ -111,6 +111,8 @@ help:
 	@echo "make drill-kill9 | drill-power | drill-network | drill-takeover"
 	@echo "                 kill -9, power loss, silent networks, a hundred clients of one name: many times, and no message"
 	@echo "                 that was promised may be missing (TIMES=20, 20, 100, 2000; SEED= repeats a run; one line of result)"
+	@echo "make drill-disk | drill-fds | drill-threads"
+	@echo "                 the disk fails at the N-th write or sync, or is full; no descriptors; no threads or memory mappings (TIMES=100, 20, 20)"
 	@echo "make model       delivery, timer and writers under random schedules over a modelled disk and modelled sockets (ITERATIONS=1000 of"
 	@echo "                 each scenario; SCENARIO=crash that one alone; SEED= begins with a run that failed)"
 	@echo "make check       format and lints, as a change must pass them"

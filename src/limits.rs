@@ -55,8 +55,8 @@ pub const REPLY_RETRY: Duration = Duration::from_millis(10);
 /// First pause after a save that failed; doubled each time up to `SAVE_RETRY_MAX`. Until one succeeds nothing is lost, and senders wait when memory is full.
 pub const SAVE_RETRY_MIN: Duration = Duration::from_millis(250);
 
-/// Longest pause between two tries of a save.
-pub const SAVE_RETRY_MAX: Duration = Duration::from_secs(10);
+/// Longest pause between two tries of a save: a disk that is well again is written to within 5 s, however long it was ill.
+pub const SAVE_RETRY_MAX: Duration = Duration::from_secs(4);
 
 /// Rows of one expiry transaction.
 pub const EXPIRE_ROWS: usize = 4096;

@@ -29,8 +29,8 @@ pub struct LastSave {
 /// How often a mailbox with more than a batch comes again in one pass; what is left then is due at once in the next.
 const MAX_TURNS: u32 = 8;
 
-/// Tries of the last save.
-const LAST_TRIES: u32 = 5;
+/// Tries of the last save, however late it is.
+const LAST_TRIES: u32 = 3;
 
 /// Reserves the numbers of the first messages.
 ///
@@ -57,15 +57,15 @@ pub fn timer_loop(
     report: &Mutex<LastSave>,
 ) {
     let mut timer = Timer::new(delivery, writers, expire_after);
-    loop {
+    let deadline = loop {
         let wake = delivery.agenda.wait(&*delivery.clock, timer.expire_at_ms, timer.not_before_ms, timer.failures == 0);
         match wake {
-            Wake::Stop => break,
+            Wake::Stop { deadline } => break deadline,
             Wake::Look | Wake::Urgent => timer.tick(),
             Wake::Receipts => timer.receipts(),
         }
-    }
-    *report.lock() = timer.last_save();
+    };
+    *report.lock() = timer.last_save(deadline);
     if let Err(error) = delivery.storage.close() {
         log::error!("the database was not closed in order, which the next start mends: {error}");
     }
@@ -403,8 +403,8 @@ impl Timer<'_> {
         self.expire_at_ms = Some(now.mono_ms + wait_ms.max(EXPIRE_PAUSE_MS.0) as u64);
     }
 
-    /// Everything that is in memory only, in a few tries.
-    fn last_save(&mut self) -> LastSave {
+    /// Everything that is in memory only. A disk that fails is tried again until `deadline`, and a few times however late it is.
+    fn last_save(&mut self, deadline: Instant) -> LastSave {
         let (mut saved, mut failures) = (0, 0);
         loop {
             let now = self.delivery.now();
@@ -416,11 +416,15 @@ impl Timer<'_> {
                 Err(_) => failures += 1,
             }
             let unsaved = self.delivery.registry.loaded().iter().map(|mailbox| mailbox.unsaved()).sum();
-            if failures == LAST_TRIES || unsaved == 0 && self.failures == 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let is_given_up = failures >= LAST_TRIES && left.is_zero();
+            if is_given_up || unsaved == 0 && self.failures == 0 {
                 return LastSave { saved, unsaved };
             }
             if self.failures > 0 {
-                std::thread::sleep(retry_pause(failures));
+                let pause = retry_pause(failures);
+                // The last try is at the deadline.
+                std::thread::sleep(if failures < LAST_TRIES { pause } else { pause.min(left) });
             }
         }
     }
@@ -441,6 +445,6 @@ mod tests {
     #[test]
     fn retries_come_at_growing_distances() {
         let pauses: Vec<u64> = [1, 2, 3, 7, 40].map(|failures| retry_pause(failures).as_millis() as u64).into();
-        assert_eq!(pauses, [250, 500, 1000, 10_000, 10_000]);
+        assert_eq!(pauses, [250, 500, 1000, 4000, 4000]);
     }
 }

@@ -9,6 +9,9 @@
 //! | `kill9.rs` | kill −9 in the middle of everything, and a restart |
 //! | `power.rs` | the same, and all is gone that was not synced; then once more as `synchronous=NORMAL` would have it |
 //! | `network.rs` | a recipient's network falls silent while messages come in |
+//! | `disk.rs` | the disk fails at the N-th write or sync; and one is really full (`disk_full.rs`) |
+//! | `fds.rs` | no descriptors left, and then there are some |
+//! | `threads.rs` | no threads or memory mappings left, and then there are some |
 //! | `takeover.rs` | another login of a name for which a hundred clients fight |
 //! | `invented.rs` | a message to somebody who does not exist |
 //!
@@ -21,6 +24,12 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 mod dice;
+mod disk;
+mod disk_full;
+mod fds;
+#[allow(dead_code)]
+#[path = "../it/hardening.rs"]
+mod hardening;
 #[allow(dead_code)]
 #[path = "../it/harness.rs"]
 mod harness;
@@ -35,13 +44,21 @@ mod network;
 mod person;
 mod power;
 mod process;
+mod scarce;
+#[allow(dead_code)]
+#[path = "../it/smtp.rs"]
+mod smtp;
 mod takeover;
+mod threads;
+#[allow(dead_code)]
+#[path = "../it/wire.rs"]
+mod wire;
 
 #[derive(Parser)]
 #[command(about = "Puts the server through what happens in bad hours, and looks for every message afterwards", long_about = None)]
 struct Arguments {
     drill: Drill,
-    /// How many times [default: 20 kills, 20 losses of power, 100 silences, 2000 takeovers]
+    /// How many times [default: 20 kills, 20 losses of power, 100 silences, 2000 takeovers, 100 failing calls, 20 shortages]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     times: Option<u32>,
     /// Repeats the random choices of an earlier run [default: from the clock]
@@ -55,6 +72,9 @@ enum Drill {
     Power,
     Network,
     Takeover,
+    Disk,
+    Fds,
+    Threads,
     Invented,
 }
 
@@ -80,6 +100,9 @@ fn main() -> ExitCode {
         Drill::Power => ("power", power::run, 20),
         Drill::Network => ("network", network::run, 100),
         Drill::Takeover => ("takeover", takeover::run, 2000),
+        Drill::Disk => ("disk", disk::run, 100),
+        Drill::Fds => ("fds", fds::run, 20),
+        Drill::Threads => ("threads", threads::run, 20),
         Drill::Invented => ("invented", invented::run, 1_000_000),
     };
     let times = arguments.times.unwrap_or(times);

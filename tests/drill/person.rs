@@ -78,6 +78,11 @@ impl Person {
         self.state = None;
     }
 
+    /// Whether it has a connection, which may have ended.
+    pub fn is_there(&self) -> bool {
+        self.client.is_some()
+    }
+
     /// The connection; there is one.
     pub fn client(&mut self) -> &mut Client {
         self.client.as_mut().unwrap_or_else(|| panic!("{} is not logged in", self.name))
