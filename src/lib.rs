@@ -62,6 +62,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod delivery;
+pub mod faults;
 pub mod health;
 pub mod jobs;
 pub mod language;
