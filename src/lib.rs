@@ -64,6 +64,7 @@ pub mod config;
 pub mod delivery;
 pub mod faults;
 pub mod health;
+pub mod heap;
 pub mod jobs;
 pub mod language;
 pub mod limits;
