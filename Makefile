@@ -25,9 +25,10 @@ FISH_WORDS = $(SHAREDIR)/fish/vendor_completions.d/chatserver.fish
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-DRILLS = drill-kill9 drill-power drill-network drill-takeover drill-disk drill-fds drill-threads drill-invented
+DRILLS = drill-kill9 drill-power drill-network drill-takeover drill-disk drill-fds drill-threads drill-slow drill-mail drill-stop drill-debugger \
+  drill-strangers drill-invented
 
-.PHONY: all run test check demo model $(DRILLS) install uninstall deb deb-test clean help
+.PHONY: all run test check demo model soak $(DRILLS) install uninstall deb deb-test clean help
 
 all:
 	$(CARGO) build --release
@@ -48,6 +49,11 @@ check:
 # Each a number of times: TIMES=100; SEED=7 repeats the random choices of a run that had this seed.
 $(DRILLS): drill-%:
 	$(CARGO) test --test drill -- $* $(if $(TIMES),--times $(TIMES)) $(if $(SEED),--seed $(SEED))
+
+# MINUTES of everything at once, or SECONDS of it.
+MINUTES ?= 20
+soak:
+	$(CARGO) test --test drill -- soak --times $(or $(SECONDS),$$(( 60 * $(MINUTES) ))) $(if $(SEED),--seed $(SEED))
 
 # ITERATIONS runs of each scenario, or of SCENARIO alone, from SEED on; what a run that failed has to say is in tests/model/main.rs.
 ITERATIONS ?= 1000
@@ -113,6 +119,12 @@ help:
 	@echo "                 that was promised may be missing (TIMES=20, 20, 100, 2000; SEED= repeats a run; one line of result)"
 	@echo "make drill-disk | drill-fds | drill-threads"
 	@echo "                 the disk fails at the N-th write or sync, or is full; no descriptors; no threads or memory mappings (TIMES=100, 20, 20)"
+	@echo "make drill-slow | drill-mail | drill-stop | drill-debugger"
+	@echo "                 recipients that do not read, a mail server in every trouble, SIGTERM and SIGHUP under load, debuggers"
+	@echo "                 (TIMES=30, 30, 50, 100)"
+	@echo "make drill-strangers | drill-invented"
+	@echo "                 a million who never log in; a million messages to names that nobody has (TIMES=1000000)"
+	@echo "make soak        everything at once for MINUTES=20 (or SECONDS=): memory, descriptors and threads are flat"
 	@echo "make model       delivery, timer and writers under random schedules over a modelled disk and modelled sockets (ITERATIONS=1000 of"
 	@echo "                 each scenario; SCENARIO=crash that one alone; SEED= begins with a run that failed)"
 	@echo "make check       format and lints, as a change must pass them"

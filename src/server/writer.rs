@@ -10,6 +10,7 @@ use crate::sync::Mutex;
 
 use super::Shared;
 use crate::delivery::{Flushed, HungUp, Owed, Session, WriteError, WriterStep};
+use crate::faults;
 use crate::limits;
 use crate::protocol::{Chat, Message};
 use crate::threads;
@@ -172,6 +173,7 @@ impl Rows {
                     return !is_broken && !session.is_closed();
                 }
             };
+        faults::point("writer");
         self.packets.clear();
         self.ends.clear();
         for row in &rows {

@@ -46,6 +46,7 @@ mod hardening_crowd;
 mod hardening_disk;
 mod hardening_limits;
 mod hardening_network;
+mod hardening_panic;
 mod hardening_slow;
 mod hardening_stress;
 mod network;
