@@ -15,6 +15,9 @@ mod connection;
 mod control;
 mod custom;
 mod dispatch;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handlers;
 mod listener;
 mod peer;
