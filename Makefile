@@ -27,7 +27,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 DRILLS = drill-kill9 drill-power drill-network drill-takeover
 
-.PHONY: all run test check demo model $(DRILLS) install uninstall deb deb-test clean help
+.PHONY: all run test check demo model fuzz $(DRILLS) install uninstall deb deb-test clean help
 
 all:
 	$(CARGO) build --release
@@ -41,7 +41,7 @@ test:
 
 check:
 	$(CARGO) fmt --check
-	rustfmt --check --edition 2024 tests/drill/unsynced.rs
+	rustfmt --check --edition 2024 tests/drill/unsynced.rs tests/fuzz/src/*.rs tests/fuzz/fuzz_targets/*.rs
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy --test drill --test model -- -D warnings
 
@@ -53,6 +53,11 @@ $(DRILLS): drill-%:
 ITERATIONS ?= 1000
 model:
 	$(CARGO) test --test model -- $(SCENARIO) --iterations $(ITERATIONS) $(if $(SEED),--seed $(SEED))
+
+# All targets, two at a time, or TARGET alone, for SECONDS each; docs/fuzzing.md says what each claims.
+SECONDS ?= 60
+fuzz:
+	CARGO="$(CARGO)" tests/fuzz/run --seconds $(SECONDS) $(TARGET)
 
 # BIN=target/debug/chatserver shows another program than the release one, as it is.
 BIN ?= $(BINARY)
@@ -113,6 +118,8 @@ help:
 	@echo "                 that was promised may be missing (TIMES=20, 20, 100, 2000; SEED= repeats a run; one line of result)"
 	@echo "make model       delivery, timer and writers under random schedules over a modelled disk and modelled sockets (ITERATIONS=1000 of"
 	@echo "                 each scenario; SCENARIO=crash that one alone; SEED= begins with a run that failed)"
+	@echo "make fuzz        hostile bytes, sessions, configurations and databases, made up by libFuzzer (TARGET=session that one alone;"
+	@echo "                 SECONDS=60 for each; docs/fuzzing.md)"
 	@echo "make check       format and lints, as a change must pass them"
 	@echo "make install     program, service, log rotation, manual page, completions and documents below PREFIX,"
 	@echo "                 configuration to SYSCONFDIR/chatserver/chatserver.toml unless there is one already"

@@ -20,7 +20,9 @@ fn logged_in(server: &Server, name: &str, level: u32) -> Connection {
     let login = Message::ClientLogin { name, version: 1.0, time: 7, level: Some(level), last_seq: None };
     connection.write_message(&login).unwrap();
     let granted = connection.read_message(PATIENCE, |message| match message {
-        Message::ServerAcceptLogin(LoginAnswer { login: true, granted, .. }) => granted.map_or(1, |granted| granted.level),
+        Message::ServerAcceptLogin(LoginAnswer { login: true, granted, .. }) => {
+            granted.map_or(1, |granted| granted.level)
+        }
         other => panic!("{other:?}"),
     });
     assert_eq!(granted.unwrap(), Some(level));
@@ -170,13 +172,17 @@ fn nobody_acts_for_another() {
         sealed(101, &[string(1, &[1]), integer(2, 2)].concat()),
     ];
     // Types that a dialect uses to fetch and delete the messages of whoever is named in them, and types of nobody.
-    let of_a_dialect: Vec<Vec<u8>> = (6..=21).chain([22, 100, 105, 999]).map(|kind| sealed(kind, &string(1, b"victim"))).collect();
+    let of_a_dialect: Vec<Vec<u8>> =
+        (6..=21).chain([22, 100, 105, 999]).map(|kind| sealed(kind, &string(1, b"victim"))).collect();
     let refused = |connection: &mut Connection, what: &str, bytes: &[u8]| {
         // It may be closed already.
         let _ = connection.write_raw(bytes);
         let (packets, _) = connection.read_to_close(PATIENCE).unwrap_or_else(|error| panic!("{what}: {error}"));
         for said in packets.iter().map(|packet| meaning(&packet.bytes)) {
-            assert!(!said.contains("private") && !said.contains("forged") && !said.contains("login: true"), "{what}: {said}");
+            assert!(
+                !said.contains("private") && !said.contains("forged") && !said.contains("login: true"),
+                "{what}: {said}"
+            );
         }
     };
     for bytes in of_a_client.iter().chain(&of_the_server).chain(&of_a_dialect) {
@@ -219,8 +225,10 @@ fn a_configuration_that_is_cut_off_or_cannot_be_opened_changes_nothing() {
         eventually(why, || server.logged("the configuration stays as it was") == reloads);
     };
     // A file that is being written, or was not for want of room, ends anywhere; where it ends in the middle of a line it is noticed.
-    let in_a_line = (1..settings.len()).filter(|&end| !settings[..end].ends_with('\n') && !settings[end..].starts_with('\n'));
-    let cut: Vec<&str> = in_a_line.map(|end| &settings[..end]).filter(|text| text.parse::<toml::Table>().is_err()).collect();
+    let in_a_line =
+        (1..settings.len()).filter(|&end| !settings[..end].ends_with('\n') && !settings[end..].starts_with('\n'));
+    let cut: Vec<&str> =
+        in_a_line.map(|end| &settings[..end]).filter(|text| text.parse::<toml::Table>().is_err()).collect();
     assert!(cut.len() > 40, "{}", cut.len());
     for text in cut {
         fs::write(&file, text).unwrap();

@@ -32,7 +32,8 @@ fuzz_target!(|data: &[u8]| {
     };
     resolved.config.check().expect("what was loaded has been checked");
     assert_eq!(without_secrets(&read_again(&resolved)), without_secrets(&resolved.config));
-    let (next, waiting) = resolved.config.reloaded(&resolved.config).expect("a server takes its own configuration over");
+    let (next, waiting) =
+        resolved.config.reloaded(&resolved.config).expect("a server takes its own configuration over");
     assert!(next == resolved.config && waiting.is_empty(), "nothing has changed: {waiting:?}");
 });
 

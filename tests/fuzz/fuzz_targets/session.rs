@@ -14,9 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use chatserver::config::Config;
-use chatserver::protocol::{
-    Chat, Cipher, Decoder, Frame, MAX_NUMBER, Message, PUBLISHED_KEY, UserName, encode_packet,
-};
+use chatserver::protocol::{Chat, Cipher, Decoder, Frame, MAX_NUMBER, Message, PUBLISHED_KEY, UserName, encode_packet};
 use chatserver::server::Server;
 use chatserver::server::fuzzing::{Gauges, gauges};
 use chatserver_fuzz::Input;
@@ -263,7 +261,9 @@ impl<'s> Play<'s> {
         let who = self.slot(at).who;
         let mut decoder = Decoder::default();
         let goes_on = match (who, decoder.decode(&self.cipher, frame).map(|decoded| decoded.message)) {
-            (None, Ok(Message::ClientLogin { .. })) if frame.packet.len() > SMALL_PACKET_BYTES => return self.reset(at),
+            (None, Ok(Message::ClientLogin { .. })) if frame.packet.len() > SMALL_PACKET_BYTES => {
+                return self.reset(at);
+            }
             (None, Ok(Message::ClientLogin { name, level, last_seq, .. })) => {
                 return self.judge_login(at, name, level.unwrap_or(1).clamp(1, 2), last_seq);
             }
@@ -303,7 +303,9 @@ impl<'s> Play<'s> {
         self.is_careless[user] |= level == 2 && last_seq.is_some_and(|last_seq| last_seq > 0);
         let slot = self.slot(at);
         let answer = slot.wire.next(|message| match message {
-            Message::ServerAcceptLogin(answer) => answer.login.then(|| answer.granted.map_or(1, |granted| granted.level)),
+            Message::ServerAcceptLogin(answer) => {
+                answer.login.then(|| answer.granted.map_or(1, |granted| granted.level))
+            }
             _ => None,
         });
         assert!(matches!(answer, Event::Packet(Some(granted)) if granted == level), "a good login is welcome");

@@ -275,8 +275,10 @@ fn change(dir: &Path, input: &mut Input<'_>) {
     let storage = Storage::open(dir).expect("the schema is ours");
     let [seq, id, upto, floor] = [(); 4].map(|()| input.number());
     let name = key(NAMES[input.choice(NAMES.len())]);
-    let row = |seq| Row { seq, sender: "ann".into(), text: "new".into(), client_time: 1, accepted_at: 1, msg_id: Some(id) };
-    let inserts: Vec<_> = [seq, seq.saturating_add(1)].map(|seq| Insert { recipient: name.clone(), row: row(seq) }).into();
+    let row =
+        |seq| Row { seq, sender: "ann".into(), text: "new".into(), client_time: 1, accepted_at: 1, msg_id: Some(id) };
+    let inserts: Vec<_> =
+        [seq, seq.saturating_add(1)].map(|seq| Insert { recipient: name.clone(), row: row(seq) }).into();
     let ids = vec![SentId { id, hash: 7, is_delivered: false }];
     let blocks = vec![SentBlock { block: id / 64, ids }];
     let update = SenderUpdate { sender: name.clone(), forgotten_upto: upto, reserved_upto: id, used_at: 1, blocks };

@@ -163,8 +163,12 @@ impl Model {
         }
         let unsaved = self.messages.iter().filter(|m| m.in_memory && m.seq > self.saved.max(self.acked));
         let expected: Vec<u64> = unsaved.map(|message| message.seq).take(most).collect();
-        assert_eq!(self.window.first_unsaved(), self.messages.iter().map(|m| &m.seq).find(|seq| **seq > self.saved.max(self.acked)));
-        let rows: Vec<u64> = self.window.begin_save(most).map(|(seq, message)| (assert_eq!(seq, *message), seq).1).collect();
+        assert_eq!(
+            self.window.first_unsaved(),
+            self.messages.iter().map(|m| &m.seq).find(|seq| **seq > self.saved.max(self.acked))
+        );
+        let rows: Vec<u64> =
+            self.window.begin_save(most).map(|(seq, message)| (assert_eq!(seq, *message), seq).1).collect();
         assert_eq!(rows, expected, "a prefix of what is not saved, in order");
         self.tried = rows.last().copied().unwrap_or(0).max(self.tried);
         let delete_upto = self.window.to_delete();
@@ -216,7 +220,9 @@ impl Model {
         assert_eq!((window.acked(), window.sent(), window.last()), (self.acked, self.sent, self.last()));
         assert_eq!((window.evicted(), window.saved_upto()), (self.evicted(), self.saved.max(self.acked)));
         assert!(window.acked() <= window.evicted() && window.evicted() <= window.saved_upto());
-        assert!(window.saved_upto() <= window.last() && window.acked() <= window.sent() && window.sent() <= window.last());
+        assert!(
+            window.saved_upto() <= window.last() && window.acked() <= window.sent() && window.sent() <= window.last()
+        );
         let in_memory = self.messages.iter().filter(|message| message.in_memory);
         assert_eq!(window.in_memory(), in_memory.clone().count(), "memory has what is not evicted, and nothing else");
         assert!(in_memory.clone().all(|message| window.entry(message.seq) == Some(&message.seq)));
