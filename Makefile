@@ -25,7 +25,7 @@ FISH_WORDS = $(SHAREDIR)/fish/vendor_completions.d/chatserver.fish
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-DRILLS = drill-kill9 drill-power drill-network drill-takeover
+DRILLS = drill-kill9 drill-power drill-network drill-takeover drill-invented
 
 .PHONY: all run test check demo model fuzz $(DRILLS) install uninstall deb deb-test clean help
 

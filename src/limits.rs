@@ -29,6 +29,12 @@ pub const MAILBOX_BYTES: usize = 512;
 /// Log lines waiting for the log's thread. Past it lines are dropped and counted: a stopped terminal stops no connection.
 pub const LOG_QUEUE_LINES: usize = 4096;
 
+/// Addresses whose logins are counted at one time: 4 MiB. Past it those that come new are not counted, until others have been quiet for a minute.
+pub const LOGIN_ADDRESSES: usize = 65_536;
+
+/// Log lines about strangers that broke a rule: so many at once, and as many a minute. Past it they are counted, and the next line says how many were left out.
+pub const STRANGER_LINES: u64 = 600;
+
 /// How long a connection that was refused or broke a rule is read from after its last answer, so that the answer is not lost to a reset.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 

@@ -12,6 +12,7 @@ pub mod connection;
 pub mod ctl;
 pub mod ctl_client;
 pub mod export;
+pub mod key;
 pub mod listen;
 pub mod mail;
 #[cfg(feature = "tools")]
@@ -58,6 +59,7 @@ enum Command {
     Restore(restore::Args),
     Export(export::Args),
     Config(config::Args),
+    Key(key::Args),
     Mail(mail::Args),
     #[cfg(feature = "tools")]
     Completions(completions::Args),
@@ -83,6 +85,7 @@ Examples:
   chatserver report                            what a running server did, and whether it needs a hand
   chatserver backup /backups/monday.db         a copy of everything, also while the server runs
   chatserver config check                      which settings are in force, and where they come from
+  chatserver key new server.key                a key that nobody else has, for key_file and --key-file
   chatserver mail test                         whether mails to the operator arrive, and why not";
 
 /// The exit codes, as `--help` tells them.
@@ -111,6 +114,7 @@ pub fn run() -> ExitCode {
         Command::Restore(args) => restore::run(args),
         Command::Export(args) => export::run(args),
         Command::Config(args) => config::run(args),
+        Command::Key(args) => key::run(args),
         Command::Mail(args) => mail::run(args),
         #[cfg(feature = "tools")]
         Command::Completions(args) => completions::run(args),

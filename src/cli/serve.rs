@@ -154,6 +154,12 @@ fn log_start(resolved: &Resolved) {
     for (name, value, origin) in resolved.lines().into_iter().filter(|line| line.2 != Origin::Default) {
         log::info!("configuration: {name} = {value} ({origin})");
     }
+    if let Some(file) = resolved.exposed() {
+        let file = file.display();
+        log::warn!(
+            "there is a secret in {file}, and other users can read it: chmod 600 {file}, or use key_file and smtp_password_file"
+        );
+    }
     warn_of_others(&resolved.config.data);
 }
 

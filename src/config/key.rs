@@ -1,9 +1,9 @@
 //! The pre-shared key: read from text or a file, never shown.
 
 use std::fmt;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::secret::{SecretFault, read_secret};
 use crate::protocol::PUBLISHED_KEY;
 
 /// A pre-shared key. Its `Debug` does not show it.
@@ -21,14 +21,9 @@ pub enum KeyFault {
     /// `hex:` and then something else.
     #[error("after \"hex:\" a key has 32, 48 or 64 hexadecimal digits (0-9, a-f) and nothing else")]
     Hex,
-    /// The key file cannot be read.
-    #[error("the key file {} cannot be read ({error}); correct its name or its permissions", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        error: io::Error,
-    },
+    /// The key file cannot be read, or others can read it.
+    #[error(transparent)]
+    File(#[from] SecretFault),
 }
 
 impl Key {
@@ -45,12 +40,12 @@ impl Key {
         Key::from_written(text.as_bytes())
     }
 
-    /// From a file that holds what [`Key::parse`] takes; one line end after it is ignored.
+    /// From a file that holds what [`Key::parse`] takes, and that nobody else can read; one line end after it is ignored.
     ///
     /// # Errors
     /// `File`, `Length` or `Hex`.
     pub fn read(path: &Path) -> Result<Key, KeyFault> {
-        let written = std::fs::read(path).map_err(|error| KeyFault::File { path: path.to_owned(), error })?;
+        let written = read_secret("key file", path)?;
         let line = written.strip_suffix(b"\n").unwrap_or(&written);
         Key::from_written(line.strip_suffix(b"\r").unwrap_or(line))
     }
@@ -114,6 +109,7 @@ mod tests {
         let path = dir.path().join("key");
         for end in ["", "\n", "\r\n"] {
             std::fs::write(&path, format!("12345abcdef67890{end}")).unwrap();
+            std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
             assert_eq!(Key::read(&path).unwrap(), Key::published());
         }
         let missing = Key::read(&dir.path().join("none")).unwrap_err().to_string();

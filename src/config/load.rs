@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::raw::Raw;
+use super::secret::is_exposed;
 use super::settings::{self, SETTINGS, Setting};
 use super::{Config, ConfigError, DEFAULT_DATA, FILE_NAME, Problem, rules};
 
@@ -89,6 +90,8 @@ pub struct Resolved {
     pub file: Option<PathBuf>,
     /// That file has nothing in it, not even a comment.
     pub is_blank: bool,
+    /// That file has a key of the server's own or a password in it.
+    is_confidential: bool,
     origins: BTreeMap<&'static str, Origin>,
 }
 
@@ -103,6 +106,12 @@ impl Resolved {
         assembly.environment(&sources.environment);
         assembly.flags(sources);
         assembly.finish(file)
+    }
+
+    /// The configuration file, if there is a secret in it and other users can read it.
+    pub fn exposed(&self) -> Option<&Path> {
+        let file = self.file.as_deref().filter(|_| self.is_confidential)?;
+        std::fs::metadata(file).is_ok_and(|found| found.is_file() && is_exposed(&found)).then_some(file)
     }
 
     /// Name, value for people (a key is not shown), and origin of every setting.
@@ -125,11 +134,18 @@ struct Assembly {
     origins: BTreeMap<&'static str, Origin>,
     problems: Vec<Problem>,
     is_blank: bool,
+    is_confidential: bool,
 }
 
 impl Assembly {
     fn new() -> Assembly {
-        Assembly { config: Config::default(), origins: BTreeMap::new(), problems: Vec::new(), is_blank: false }
+        Assembly {
+            config: Config::default(),
+            origins: BTreeMap::new(),
+            problems: Vec::new(),
+            is_blank: false,
+            is_confidential: false,
+        }
     }
 
     fn finish(mut self, file: Option<PathBuf>) -> Result<Resolved, ConfigError> {
@@ -137,7 +153,8 @@ impl Assembly {
             self.problems = rules::broken(&self.config, &|name| origin_in(&self.origins, name));
         }
         if self.problems.is_empty() {
-            Ok(Resolved { config: self.config, file, is_blank: self.is_blank, origins: self.origins })
+            let Assembly { config, origins, is_blank, is_confidential, .. } = self;
+            Ok(Resolved { config, file, is_blank, is_confidential, origins })
         } else {
             Err(ConfigError { problems: self.problems })
         }
@@ -205,7 +222,11 @@ impl Assembly {
                 origin.place(name, None),
                 "this file was found in the data directory and cannot move it; remove the line, and name the directory with --data DIR or CHATSERVER_DATA",
             ),
-            Some(setting) => return self.set(setting, &Raw::from_toml(value), origin),
+            Some(setting) => {
+                self.set(setting, &Raw::from_toml(value), origin);
+                self.is_confidential |= setting.is_secret() && !(name == "key" && self.config.key.is_published());
+                return;
+            }
         };
         self.problems.push(problem);
     }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::secret::read_secret;
+
 /// Whom the server writes to, and through which SMTP server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct MailConfig {
@@ -80,14 +82,11 @@ impl Password {
     /// The first line of a file.
     ///
     /// # Errors
-    /// The file cannot be read, or its first line is empty.
+    /// The file cannot be read, others can read it, or its first line is empty.
     pub fn read(path: &Path) -> Result<Password, String> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            format!(
-                "the password file {} cannot be read ({error}); correct its name or its permissions",
-                path.display()
-            )
-        })?;
+        let bytes = read_secret("password file", path).map_err(|fault| fault.to_string())?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| format!("the password file {} is not UTF-8 text; save it as UTF-8", path.display()))?;
         match text.lines().next() {
             Some(line) if !line.is_empty() => Ok(Password::new(line)),
             _ => Err(format!("the password file {} is empty; write the password on its first line", path.display())),
@@ -115,6 +114,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("password");
         std::fs::write(&path, "top secret\r\nrest\n").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let password = Password::read(&path).unwrap();
         assert_eq!((password.reveal(), format!("{password:?}").as_str()), ("top secret", "Password(…)"));
         std::fs::write(&path, "\n").unwrap();

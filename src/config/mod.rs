@@ -4,7 +4,7 @@
 //! environment variables, `config check`, the sample file and the README's table come; read it first. `load.rs` puts the sources together, `units.rs`
 //! reads "30 s" and "64 KiB", `written.rs` writes what is in force, `rules.rs` refuses combinations that cannot work.
 //!
-//! This room knows no socket and no database. It reads the configuration file and the key file, and nothing else.
+//! This room knows no socket and no database. It reads the configuration file and the files with secrets (`secret.rs`), and nothing else.
 
 mod error;
 mod key;
@@ -13,6 +13,7 @@ mod mail;
 mod raw;
 mod rules;
 mod sample;
+mod secret;
 mod settings;
 mod units;
 mod values;
@@ -23,6 +24,7 @@ pub use key::{Key, KeyFault};
 pub use load::{Origin, Resolved, Sources};
 pub use mail::{MailConfig, Password, Tls};
 pub use sample::{markdown, sample};
+pub use secret::{SecretFault, read_secret};
 pub use units::parse_duration;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -64,6 +66,8 @@ pub struct Config {
     pub receipt_interval: Duration,
     /// Longest packet taken.
     pub max_packet_bytes: usize,
+    /// Longest packet of one who has not logged in, header included, bytes.
+    pub max_stranger_packet_bytes: usize,
     /// Longest text taken, in bytes of UTF-8.
     pub max_text_bytes: usize,
     /// Unsent bytes for one recipient.
@@ -88,6 +92,12 @@ pub struct Config {
     pub max_strangers: usize,
     /// The same, of one address.
     pub max_strangers_per_address: usize,
+    /// Logins of one address in a minute.
+    pub max_logins_per_address: u64,
+    /// Packets of one connection in a second.
+    pub max_packets_per_second: u64,
+    /// Bytes of one connection in a second.
+    pub max_bytes_per_second: u64,
     /// Addresses without per-address limits.
     pub exempt_addresses: Vec<IpAddr>,
     /// Threads that bring a backlog at one time.
@@ -153,6 +163,7 @@ impl Config {
             save_interval: Duration::ZERO,
             receipt_interval: Duration::ZERO,
             max_packet_bytes: 0,
+            max_stranger_packet_bytes: 0,
             max_text_bytes: 0,
             outbox_bytes: 0,
             memory_bytes: 0,
@@ -165,6 +176,9 @@ impl Config {
             max_per_address: 0,
             max_strangers: 0,
             max_strangers_per_address: 0,
+            max_logins_per_address: 0,
+            max_packets_per_second: 0,
+            max_bytes_per_second: 0,
             exempt_addresses: Vec::new(),
             max_writers: 0,
             log_level: log::LevelFilter::Off,

@@ -3,6 +3,7 @@
 use super::*;
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use tempfile::TempDir;
 
 /// A data directory with a configuration file, and no environment.
@@ -52,6 +53,8 @@ fn defaults_are_the_documented_ones() {
     assert_eq!((config.max_connections, config.max_per_address), (0, 256));
     assert_eq!((config.max_strangers, config.max_strangers_per_address), (1024, 64));
     assert_eq!(config.exempt_addresses, ["127.0.0.1".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()]);
+    assert_eq!((config.max_stranger_packet_bytes, config.max_logins_per_address), (1024, 600));
+    assert_eq!((config.max_packets_per_second, config.max_bytes_per_second), (500_000, 256 << 20));
     assert_eq!(config.max_writers, 256);
     assert_eq!(config.log_level, log::LevelFilter::Info);
     assert_eq!((config.language, config.mail.to.as_slice()), (Language::English, [].as_slice()));
@@ -167,6 +170,7 @@ fn a_key_file_and_the_environments_key_take_their_places() {
     let dir = tempfile::tempdir().unwrap();
     let key = dir.path().join("secret.key");
     fs::write(&key, "fedcba9876543210\n").unwrap();
+    fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
     let (_dir, mut sources) = with_file(&format!("key_file = {:?}\n", key.display().to_string()));
     assert_eq!(Config::load(&sources).unwrap().key.bytes(), b"fedcba9876543210");
     sources.environment = vec![("CHATSERVER_KEY".into(), "0123456789abcdef".into())];
@@ -180,11 +184,26 @@ fn a_password_comes_from_a_file_as_well() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("password");
     fs::write(&path, "from the file\n").unwrap();
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
     let line = format!("smtp_password_file = {:?}\nsmtp_user = \"ann\"\n", path.display().to_string());
     assert_eq!(load(&line).mail.password, Some(Password::new("from the file")));
     let (_dir, sources) = with_file(&format!("smtp_password = \"x\"\n{line}"));
     let error = Config::load(&sources).unwrap_err().to_string();
     assert!(error.contains(":2: smtp_password_file: the smtp_password is given twice"), "{error}");
+}
+
+#[test]
+fn a_configuration_with_a_secret_that_others_can_read_is_pointed_out() {
+    let exposed = |text: &str, mode| {
+        let (dir, sources) = with_file(text);
+        fs::set_permissions(dir.path().join(FILE_NAME), PermissionsExt::from_mode(mode)).unwrap();
+        Resolved::from_sources(&sources).unwrap().exposed().is_some()
+    };
+    assert!(exposed("key = \"0123456789abcdef\"", 0o644));
+    assert!(exposed("smtp_user = \"ann\"\nsmtp_password = \"secret\"", 0o644));
+    assert!(!exposed("key = \"0123456789abcdef\"", 0o600));
+    assert!(!exposed("key = \"12345abcdef67890\"", 0o644), "everybody knows that one");
+    assert!(!exposed("read_timeout = \"9 s\"", 0o644));
 }
 
 #[test]

@@ -155,6 +155,7 @@ counters! {
         takeovers "takeovers (a new login replaced an older one)" "顶替（新登录替换旧连接）",
         login_timeouts "no login in time" "登录超时",
         logins_refused_name "logins refused: name against the rules" "登录被拒：用户名不合规则",
+        logins_refused_rate "logins refused: max_logins_per_address reached" "登录被拒：达到 max_logins_per_address",
         logins_refused_memory "logins refused: memory full" "登录被拒：内存已满",
         logins_refused_disk "logins refused: database not readable" "登录被拒：数据库无法读取",
         logouts "logouts" "主动登出",
@@ -164,6 +165,7 @@ counters! {
         packet_timeouts "packets begun and not completed in time" "数据包未按时收完",
         hung_up "hung up on (took nothing for write_stall_timeout)" "主动挂断（超过 write_stall_timeout 不接收）",
         no_room "closed: waited too long for memory" "关闭：等待内存超时",
+        paused "not read for a while: max_packets_per_second or max_bytes_per_second reached" "暂停读取：达到 max_packets_per_second 或 max_bytes_per_second",
         panics "ended by a fault of the program" "因程序错误而结束",
     }
     "Messages" "消息" {

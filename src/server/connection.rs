@@ -15,11 +15,13 @@ use super::Shared;
 use super::admission::Ticket;
 use super::buffer::ReadBuffer;
 use super::dispatch::dispatch;
+use super::pace::Pace;
 use super::peer::{Ending, Flow, Peer, Touched};
 use crate::config::Config;
 use crate::delivery::{Flushed, Outbox, Session};
 use crate::limits::{LINGER_TIMEOUT, SOCKET_BUFFER_BYTES};
 use crate::protocol::{Decoder, Frame, Message};
+use crate::socket::{self, PollFlags};
 
 /// Only on its own thread.
 pub struct Connection {
@@ -30,6 +32,7 @@ pub struct Connection {
     decoder: Decoder,
     peer: Peer,
     clocks: Clocks,
+    pace: Pace,
     read_bytes: u64,
 }
 
@@ -68,6 +71,7 @@ impl Connection {
         };
         let now = Instant::now();
         let clocks = Clocks { connected_at: now, heard_at: now, begun_at: None, armed: Duration::ZERO };
+        let pace = Pace::new(config.max_packets_per_second, config.max_bytes_per_second, now);
         Connection {
             shared,
             config,
@@ -76,6 +80,7 @@ impl Connection {
             decoder: Decoder::default(),
             peer,
             clocks,
+            pace,
             read_bytes: 0,
         }
     }
@@ -95,19 +100,26 @@ impl Connection {
                 return ending;
             }
             self.peer.touched.flush();
-            if let Some(ending) = self.read() {
+            if self.pace.is_spent() {
+                self.pause();
+            } else if let Some(ending) = self.read() {
                 return ending;
             }
         }
     }
 
-    /// Executes every complete packet in the buffer.
+    /// Executes every complete packet in the buffer, or as many as the connection's pace allows.
     fn execute_all(&mut self) -> Option<Ending> {
-        let max_packet_bytes = self.config.max_packet_bytes;
         let was_empty = self.buffer.is_empty();
         let mut is_heard = false;
         let ending = loop {
-            let frame = match Frame::parse(self.buffer.unread(), max_packet_bytes) {
+            if self.pace.is_spent() {
+                self.pace.fill(Instant::now());
+                if self.pace.is_spent() {
+                    break None;
+                }
+            }
+            let frame = match Frame::parse(self.buffer.unread(), self.max_packet_bytes()) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break None,
                 Err(error) => break Some(error.into()),
@@ -122,12 +134,48 @@ impl Connection {
                 },
             }
             is_heard = true;
+            self.pace.note(length);
             self.buffer.consume(length);
         };
         if !was_empty {
             self.note_progress(is_heard);
         }
         ending
+    }
+
+    /// The longest packet that is taken now: a stranger has no more to say than its name.
+    fn max_packet_bytes(&self) -> usize {
+        match self.peer.session {
+            Some(_) => self.config.max_packet_bytes,
+            None => self.config.max_packet_bytes.min(self.config.max_stranger_packet_bytes),
+        }
+    }
+
+    /// Reads nothing until the connection's pace allows the next packet: the client's TCP fills, and it has to wait.
+    fn pause(&mut self) {
+        let shared = &self.shared;
+        if let Some(count) = shared.delivery.counters.paused.note(shared.delivery.now().mono_ms) {
+            let (id, address) = (self.peer.id, self.peer.address);
+            log::warn!(
+                "c{id}: {address}: sends more than max_packets_per_second or max_bytes_per_second, so it is read more slowly ({count} such pauses since the last such line)"
+            );
+        }
+        loop {
+            let now = Instant::now();
+            self.pace.fill(now);
+            let left = self.pace.wait();
+            if left.is_zero() {
+                // It was not silent: it was not heard.
+                self.clocks.heard_at = now;
+                self.clocks.begun_at = self.clocks.begun_at.map(|_| now);
+                return;
+            }
+            // The stream's end, too, is said when the client closes, at a takeover and at a stop.
+            match socket::wait(&self.socket, PollFlags::RDHUP, left.min(LONGEST_WAIT)) {
+                Ok(false) | Err(Errno::INTR) => {}
+                Ok(true) | Err(_) => self.pace.lift(),
+            }
+        }
     }
 
     /// Restarts the clocks after some bytes, and tells the mailbox when a packet was among them.
@@ -151,7 +199,7 @@ impl Connection {
 
     /// Reads once, within the deadline.
     fn read(&mut self) -> Option<Ending> {
-        let wanted = Frame::wanted(self.buffer.unread(), self.config.max_packet_bytes).ok().flatten().unwrap_or(0);
+        let wanted = Frame::wanted(self.buffer.unread(), self.max_packet_bytes()).ok().flatten().unwrap_or(0);
         loop {
             let (deadline, ending) = self.deadline();
             let left = deadline.saturating_duration_since(Instant::now());
@@ -250,7 +298,9 @@ impl Connection {
                     self.discard_until(Instant::now() + LINGER_TIMEOUT);
                 }
                 match ending {
-                    Ending::Protocol(_) | Ending::Refused(_) => log::warn!("c{id}: {}: {ending}", self.peer.address),
+                    Ending::Protocol(_) | Ending::Refused(_) => {
+                        self.shared.complaints.about_stranger(id, self.peer.address, ending);
+                    }
                     _ => log::debug!("c{id}: {}: {ending}", self.peer.address),
                 }
             }
@@ -344,6 +394,9 @@ impl Connection {
 
 /// What a connection's other buffers keep while little comes, in bytes.
 const IDLE_BYTES: usize = 4096;
+
+/// A pause longer than this is waited in parts, for the kernel's sake.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// How long a stop waits for acknowledgements before it asks TCP again; only then, and only for what is on its way.
 const SETTLE_STEP: Duration = Duration::from_millis(5);

@@ -3,6 +3,7 @@
 //! * `listener` → `admission` (caps) → `connection` (one thread each) → `dispatch` → `handlers`.
 //! * `peer` — what a connection's thread knows of the other end; `buffer` — what it reads into.
 //! * `custom` — handlers of the embedding program for packet types of its own.
+//! * `pace` — how fast somebody may go: token buckets; `complaints` — what the log says of strangers.
 //! * `writer` — threads that bring a backlog, or wait for a full socket.
 //! * `capacity` — how many connections the machine carries; `status` — how the server stands; `control` — the socket that tells it.
 //!
@@ -11,6 +12,7 @@
 mod admission;
 mod buffer;
 pub mod capacity;
+mod complaints;
 mod connection;
 mod control;
 mod custom;
@@ -20,6 +22,7 @@ mod dispatch;
 pub mod fuzzing;
 mod handlers;
 mod listener;
+mod pace;
 mod peer;
 mod status;
 mod writer;
@@ -48,6 +51,7 @@ use crate::storage::{Storage, StorageError};
 use crate::threads;
 use admission::{Admission, Caps};
 use capacity::Capacity;
+use complaints::Complaints;
 use control::Control;
 use writer::Writers;
 
@@ -80,6 +84,7 @@ pub struct Shared {
     handlers: Handlers,
     delivery: Arc<Delivery>,
     admission: Arc<Admission>,
+    complaints: Complaints,
     connections: Arc<Connections>,
     writers: Writers,
     reporter: Reporter,
@@ -274,8 +279,10 @@ impl Server {
                 per_address: config.max_per_address,
                 strangers: config.max_strangers,
                 strangers_per_address: config.max_strangers_per_address,
+                logins_per_address: config.max_logins_per_address,
                 exempt: config.exempt_addresses.clone(),
             }),
+            complaints: Complaints::new(Instant::now()),
             connections: Arc::default(),
             writers: Writers::new(config.max_writers),
             reporter: Reporter::new(started_at, Post::new(&config.data, &limits::MAIL_PAUSES)),
@@ -357,6 +364,7 @@ impl Server {
             caps.per_address = next.max_per_address;
             caps.strangers = next.max_strangers;
             caps.strangers_per_address = next.max_strangers_per_address;
+            caps.logins_per_address = next.max_logins_per_address;
             caps.exempt.clone_from(&next.exempt_addresses);
         });
         *shared.config.write() = Arc::new(next);

@@ -10,6 +10,7 @@
 //! | `power.rs` | the same, and all is gone that was not synced; then once more as `synchronous=NORMAL` would have it |
 //! | `network.rs` | a recipient's network falls silent while messages come in |
 //! | `takeover.rs` | another login of a name for which a hundred clients fight |
+//! | `invented.rs` | a message to somebody who does not exist |
 //!
 //! `load.rs` is what is going on during the first two, `ledger.rs` the judge, `process.rs` the server that dies and lives again, `person.rs` a
 //! user, who speaks level 1 or 2. The server is the real program (`tests/it/harness.rs` starts it).
@@ -23,6 +24,7 @@ mod dice;
 #[allow(dead_code)]
 #[path = "../it/harness.rs"]
 mod harness;
+mod invented;
 mod kill9;
 mod ledger;
 mod load;
@@ -53,6 +55,7 @@ enum Drill {
     Power,
     Network,
     Takeover,
+    Invented,
 }
 
 /// How a drill went.
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Drill::Power => ("power", power::run, 20),
         Drill::Network => ("network", network::run, 100),
         Drill::Takeover => ("takeover", takeover::run, 2000),
+        Drill::Invented => ("invented", invented::run, 1_000_000),
     };
     let times = arguments.times.unwrap_or(times);
     let seed = arguments.seed.unwrap_or_else(clock_seed);

@@ -153,7 +153,8 @@ fn after_login() -> Vec<(String, Vec<u8>, Expect)> {
 
 #[test]
 fn before_the_login_every_fault_ends_its_connection_and_no_other() {
-    let server = Server::start(|setup| setup.set("login_timeout", "1 h"));
+    // With the same limit before the login as after it the table is the same, too.
+    let server = Server::start(|setup| setup.set("login_timeout", "1 h").set("max_stranger_packet_bytes", "64 KiB"));
     let mut pair = Pair::of(&server, "ann", "bob");
     for (what, bytes, expect) in before_login() {
         let Close(line) = expect else { panic!("{what}: nothing but a login is let live before the login") };
@@ -247,7 +248,7 @@ fn a_close_for_a_fault_does_not_swallow_what_was_on_its_way() {
 
 #[test]
 fn announced_lengths_reserve_no_memory() {
-    let server = Server::start(|setup| setup.set("login_timeout", "1 h"));
+    let server = Server::start(|setup| setup.set("login_timeout", "1 h").set("max_stranger_packet_bytes", "64 KiB"));
     let count = 200;
     let open = |bytes: &[u8]| {
         let mut socket = server.socket();

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Output, Stdio};
 
@@ -265,13 +266,42 @@ fn exit_codes_say_what_happened() {
 fn a_key_file_is_read_by_server_and_clients() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("key");
-    std::fs::write(&file, "hex:000102030405060708090a0b0c0d0e0f1011121314151617\n").unwrap();
     let file = file.to_str().unwrap();
+    let (out, err) = assert_ends(&chatserver(&["key", "new", "--bits", "192", file], ""), 0);
+    assert!(out.is_empty() && err.contains("holds a new key"), "{out}{err}");
+    let made = std::fs::metadata(file).unwrap();
+    assert_eq!((made.permissions().mode() & 0o777, made.len()), (0o600, 53), "hex:, 48 digits and a line end");
+    let (_, err) = assert_ends(&chatserver(&["key", "new", file], ""), 1);
+    assert!(err.contains("is there already and stays as it is"), "{err}");
     let server = Server::start(|setup| setup.set("key_file", file));
     assert_ends(&client(&server, &["send", "--as", "ann", "--to", "bob", "hello", "--key-file", file], ""), 0);
     let (out, _) = assert_ends(&client(&server, &["listen", "--as", "bob", "--count", "1", "--key-file", file], ""), 0);
     assert!(out.contains("ann: hello"), "{out}");
     assert_ends(&client(&server, &["send", "--as", "ann", "--to", "bob", "hello"], ""), 1);
+    // As text, and out loud.
+    let (out, _) = assert_ends(&chatserver(&["key", "new", "--bits", "128", "--text"], ""), 0);
+    assert!(out.len() == 17 && out.trim_end().bytes().all(|byte| byte.is_ascii_graphic()), "{out:?}");
+    assert_ends(&chatserver(&["key", "new", "--bits", "100"], ""), 2);
+}
+
+/// Hardening: secrets readable or logged.
+#[test]
+fn a_key_file_that_others_can_read_is_refused_by_server_and_clients() {
+    let server = Server::start_default();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("key");
+    std::fs::write(&file, "12345abcdef67890\n").unwrap();
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+    let file = file.to_str().unwrap();
+    let sent = client(&server, &["send", "--as", "ann", "--to", "bob", "hello", "--key-file", file], "");
+    let (_, err) = assert_ends(&sent, 1);
+    assert!(err.contains("other users can read the key file") && err.contains("chmod 600"), "{err}");
+    let mut command = program();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--data", dir.path().to_str().unwrap()]);
+    command.env("CHATSERVER_KEY_FILE", file);
+    let (_, err) = assert_ends(&run(command, ""), 1);
+    assert!(err.contains("CHATSERVER_KEY_FILE") && err.contains("(mode 0644)"), "{err}");
+    assert!(!err.contains("12345abcdef67890"), "{err}");
 }
 
 #[test]

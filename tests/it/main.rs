@@ -15,6 +15,7 @@ mod leaving;
 mod offline;
 mod takeover;
 
+mod abuse;
 mod bad_input;
 mod custom;
 mod limits;

@@ -1,6 +1,7 @@
 //! PK_ClientLogin: a stranger becomes a user, and takes over from the connection that the user had before.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::delivery::{HungUp, Ledger, Outbox, Session, Welcome};
 use crate::language::{Language, say};
@@ -18,6 +19,11 @@ use crate::threads;
 pub enum Refusal {
     /// Nobody can have this name.
     Name(#[from] NameError),
+    /// Too many logins came from this address.
+    TooOften {
+        /// How long until the next one may, seconds.
+        wait_secs: u64,
+    },
     /// There is no memory for another mailbox now.
     NoMemory,
     /// The user's mailbox cannot be read now.
@@ -29,6 +35,11 @@ impl Refusal {
     pub fn describe(&self, language: Language) -> String {
         match self {
             Refusal::Name(error) => error.describe(language),
+            Refusal::TooOften { wait_secs } => say!(
+                language,
+                "too many logins from your address, please try again in {wait_secs} s",
+                "来自您的地址的登录过于频繁，请在 {wait_secs} 秒后再试"
+            ),
             Refusal::NoMemory => say!(
                 language,
                 "the server is short of memory, please try again in a minute",
@@ -66,6 +77,10 @@ fn log_in(
     let shared = peer.shared.clone();
     let delivery = &shared.delivery;
     let counters = &delivery.counters;
+    peer.ticket.may_log_in(Instant::now()).map_err(|wait| {
+        counters.logins_refused_rate.add(1);
+        Refusal::TooOften { wait_secs: wait.as_secs() + 1 }
+    })?;
     let name = UserName::parse(name).inspect_err(|_| counters.logins_refused_name.add(1))?;
     if !delivery.memory.has_room(limits::MAILBOX_BYTES) {
         counters.logins_refused_memory.add(1);
