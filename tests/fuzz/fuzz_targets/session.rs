@@ -25,8 +25,7 @@ use tempfile::TempDir;
 const SLOTS: usize = 4;
 const USERS: usize = 3;
 const MAX_PACKET_BYTES: usize = 4096;
-/// A stranger's longer packet may be refused for its length alone.
-const SMALL_PACKET_BYTES: usize = 1024;
+const MAX_STRANGER_PACKET_BYTES: usize = 1024;
 /// After so many inputs the server is stopped and another one begins, with an empty database.
 const INPUTS_PER_SERVER: u32 = 20_000;
 
@@ -61,6 +60,7 @@ impl Served {
             listen: "127.0.0.1:0".parse().expect("an address"),
             data: dir.path().to_owned(),
             max_packet_bytes: MAX_PACKET_BYTES,
+            max_stranger_packet_bytes: MAX_STRANGER_PACKET_BYTES,
             max_text_bytes: 3000,
             outbox_bytes: 2 * MAX_PACKET_BYTES,
             save_interval: Duration::from_millis(20),
@@ -245,7 +245,8 @@ impl<'s> Play<'s> {
         slot.pending.extend_from_slice(bytes);
         while let Some(slot) = &mut self.slots[at] {
             let pending = std::mem::take(&mut slot.pending);
-            match Frame::parse(&pending, MAX_PACKET_BYTES) {
+            let most = if slot.who.is_none() { MAX_STRANGER_PACKET_BYTES } else { MAX_PACKET_BYTES };
+            match Frame::parse(&pending, most) {
                 Ok(None) => return slot.pending = pending,
                 Ok(Some(frame)) => {
                     slot.pending = pending[frame.packet.len()..].to_vec();
