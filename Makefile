@@ -28,7 +28,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 DRILLS = drill-kill9 drill-power drill-network drill-takeover drill-disk drill-fds drill-threads drill-slow drill-mail drill-stop drill-debugger \
   drill-strangers drill-invented
 
-.PHONY: all run test check demo model soak $(DRILLS) install uninstall deb deb-test clean help
+.PHONY: all run test check demo model fuzz soak $(DRILLS) install uninstall deb deb-test clean help
 
 all:
 	$(CARGO) build --release
@@ -42,7 +42,7 @@ test:
 
 check:
 	$(CARGO) fmt --check
-	rustfmt --check --edition 2024 tests/drill/unsynced.rs
+	rustfmt --check --edition 2024 tests/drill/unsynced.rs tests/fuzz/src/*.rs tests/fuzz/fuzz_targets/*.rs
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy --test drill --test model -- -D warnings
 
@@ -59,6 +59,11 @@ soak:
 ITERATIONS ?= 1000
 model:
 	$(CARGO) test --test model -- $(SCENARIO) --iterations $(ITERATIONS) $(if $(SEED),--seed $(SEED))
+
+# All targets, two at a time, or TARGET alone, for SECONDS each; docs/fuzzing.md says what each claims.
+SECONDS ?= 60
+fuzz:
+	CARGO="$(CARGO)" tests/fuzz/run --seconds $(SECONDS) $(TARGET)
 
 # BIN=target/debug/chatserver shows another program than the release one, as it is.
 BIN ?= $(BINARY)
@@ -127,6 +132,8 @@ help:
 	@echo "make soak        everything at once for MINUTES=20 (or SECONDS=): memory, descriptors and threads are flat"
 	@echo "make model       delivery, timer and writers under random schedules over a modelled disk and modelled sockets (ITERATIONS=1000 of"
 	@echo "                 each scenario; SCENARIO=crash that one alone; SEED= begins with a run that failed)"
+	@echo "make fuzz        hostile bytes, sessions, configurations and databases, made up by libFuzzer (TARGET=session that one alone;"
+	@echo "                 SECONDS=60 for each; docs/fuzzing.md)"
 	@echo "make check       format and lints, as a change must pass them"
 	@echo "make install     program, service, log rotation, manual page, completions and documents below PREFIX,"
 	@echo "                 configuration to SYSCONFDIR/chatserver/chatserver.toml unless there is one already"

@@ -507,3 +507,43 @@ fn every_log_line_is_explained() {
     assert!(missing.is_empty(), "not in docs/operating.md:\n{}", missing.join("\n"));
     assert!(explained > 50, "{explained}");
 }
+
+/// `tests/data/hardening.toml`: each class of faults has tests, which exist, and whose comments name it.
+#[test]
+fn every_class_of_faults_has_tests_that_name_it() {
+    let table: toml::Table = read("tests/data/hardening.toml").parse().unwrap();
+    let classes = table["class"].as_array().unwrap();
+    assert!(classes.len() >= 34, "{}", classes.len());
+    let words = |class: &toml::Value, field: &str| -> Vec<String> {
+        let list = class.get(field).and_then(|list| list.as_array()).cloned().unwrap_or_default();
+        list.iter().map(|word| word.as_str().unwrap().to_owned()).collect()
+    };
+    let makefile = read("Makefile");
+    for class in classes {
+        let name = class["name"].as_str().unwrap();
+        let tests = words(class, "tests");
+        assert!(!tests.is_empty() && !class["seen_in"].as_str().unwrap().is_empty(), "{name}");
+        for test in tests {
+            let (module, function) = test.rsplit_once("::").unwrap();
+            let file = if module.ends_with(".rs") { module.to_owned() } else { format!("tests/it/{module}.rs") };
+            let comment = comment_of(&read(&file), function).unwrap_or_else(|| panic!("{file} has no test {function}"));
+            let is_named = comment.iter().any(|line| line.starts_with(&format!("Hardening: {name} (")));
+            assert!(is_named, "{file}, {function}: its comment should begin with \"Hardening: {name} (\"");
+        }
+        for target in words(class, "also") {
+            let (make, target) = target.split_once(' ').unwrap_or((&target, ""));
+            assert!(makefile.contains(make), "make knows no {make}");
+            let file = root().join(format!("tests/fuzz/fuzz_targets/{target}.rs"));
+            assert!(target.is_empty() || file.exists(), "there is no {}", file.display());
+        }
+    }
+}
+
+/// The comment above a test, line by line.
+fn comment_of(source: &str, function: &str) -> Option<Vec<String>> {
+    let lines: Vec<&str> = source.lines().map(str::trim).collect();
+    let at = lines.iter().position(|line| line.starts_with(&format!("fn {function}(")))?;
+    let above = lines[..at].iter().rev().take_while(|line| line.starts_with("///") || line.starts_with("#["));
+    let is_test = lines[..at].last().is_some_and(|line| *line == "#[test]") || source.contains("proptest!");
+    is_test.then(|| above.filter_map(|line| line.strip_prefix("/// ")).map(str::to_owned).collect())
+}

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -128,6 +129,21 @@ fn origin_in(origins: &BTreeMap<&'static str, Origin>, name: &str) -> Origin {
     origins.get(name).cloned().unwrap_or(Origin::Default)
 }
 
+/// Longest configuration file in bytes: the sample has 15,000. A longer one is something else, perhaps a log, or has no end.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// What is wrong with the form of a file is told so often. After that it is another file.
+const MAX_SYNTAX_PROBLEMS: usize = 20;
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > MAX_FILE_BYTES {
+        true => Err(io::Error::other("it has more than 1 MiB, so it is no configuration")),
+        false => Ok(bytes),
+    }
+}
+
 /// A configuration while its sources are read, weakest first.
 struct Assembly {
     config: Config,
@@ -164,7 +180,7 @@ impl Assembly {
     fn file(&mut self, sources: &Sources) -> Option<PathBuf> {
         let named = sources.file.is_some();
         let path = sources.file.clone().unwrap_or_else(|| data_directory(sources).join(FILE_NAME));
-        let problem = match std::fs::read(&path).map(String::from_utf8) {
+        let problem = match read_bounded(&path).map(String::from_utf8) {
             Ok(Ok(text)) => {
                 self.is_blank = text.trim().is_empty();
                 self.lines_of(&path, &text, named);
@@ -182,11 +198,12 @@ impl Assembly {
     }
 
     fn lines_of(&mut self, path: &Path, text: &str, named: bool) {
-        let line_of =
-            |offset: usize| 1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count();
+        // Looked up, not counted anew each time: there may be a hundred thousand lines, and something wrong with all of them.
+        let line_ends: Vec<usize> = text.match_indices('\n').map(|(at, _)| at).collect();
+        let line_of = |offset: usize| 1 + line_ends.partition_point(|end| *end < offset);
         let (table, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
-            self.problems.extend(errors.iter().map(|error| {
+            self.problems.extend(errors.iter().take(MAX_SYNTAX_PROBLEMS).map(|error| {
                 syntax_problem(path, line_of(error.span().map_or(0, |span| span.start)), error.message())
             }));
             return;

@@ -221,3 +221,25 @@ fn a_key_is_never_shown() {
     let resolved = Resolved::from_sources(&environment(&[("CHATSERVER_KEY", "secret0123456789")])).unwrap();
     assert!(!format!("{resolved:?} {:?}", resolved.lines()).contains("secret"));
 }
+
+#[test]
+fn a_file_that_is_something_else_is_refused_soon_and_in_few_words() {
+    let begun = std::time::Instant::now();
+    let (_dir, sources) = with_file(&"x\n".repeat(250_000));
+    let error = Config::load(&sources).unwrap_err();
+    assert!((1..=20).contains(&error.problems.len()), "{}", error.problems.len());
+    assert!(begun.elapsed() < std::time::Duration::from_secs(30), "{:?}", begun.elapsed());
+    let many = (0..50_000).fold(String::new(), |text, number| text + &format!("a{number} = 1\n"));
+    let (_dir, sources) = with_file(&many);
+    assert!(Config::load(&sources).unwrap_err().to_string().contains(":50000: "));
+    assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{:?}", begun.elapsed());
+    assert!(fault(&"#".repeat(1024 * 1024 + 1)).contains("it has more than 1 MiB"));
+}
+
+#[test]
+fn a_file_without_an_end_is_not_read_to_its_end() {
+    let endless = Config::load(&environment(&[("CHATSERVER_KEY_FILE", "/dev/zero")])).unwrap_err();
+    assert!(endless.to_string().contains("a key has 16, 24 or 32 bytes"), "{endless}");
+    let sources = Sources { file: Some("/dev/zero".into()), ..Sources::default() };
+    assert!(Config::load(&sources).unwrap_err().to_string().contains("it has more than 1 MiB"));
+}

@@ -41,16 +41,19 @@ pub enum SecretFault {
 /// It cannot be read, or others can.
 pub fn read_secret(what: &'static str, path: &Path) -> Result<Vec<u8>, SecretFault> {
     let unreadable = |error| SecretFault::Unreadable { what, path: path.to_owned(), error };
-    let mut file = File::open(path).map_err(unreadable)?;
+    let file = File::open(path).map_err(unreadable)?;
     // Of the open file: nobody can put another in its place in between.
     let found = file.metadata().map_err(unreadable)?;
     if found.is_file() && is_exposed(&found) {
         return Err(SecretFault::Exposed { what, path: path.to_owned(), mode: found.mode() & 0o7777 });
     }
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(unreadable)?;
+    file.take(MAX_SECRET_BYTES).read_to_end(&mut bytes).map_err(unreadable)?;
     Ok(bytes)
 }
+
+/// No secret is so long; a device may have no end.
+const MAX_SECRET_BYTES: u64 = 64 * 1024;
 
 /// Whether others than its owner, and the group of a file of root's, can read or change it.
 pub(super) fn is_exposed(file: &Metadata) -> bool {

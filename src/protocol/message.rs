@@ -252,6 +252,10 @@ impl Decoder {
             }
             PacketType::ServerReceipt => {
                 let (m, exact) = self.receipt.read(plain, 2, 4)?;
+                // Of none there is no receipt, also where an empty list is written out.
+                if m.msg_id.is_empty() {
+                    return Err(ProtocolError::BadBody);
+                }
                 let status = u32::try_from(m.status).ok().and_then(Status::parse).ok_or(ProtocolError::BadBody)?;
                 let reason = m.reason.map(|reason| Reason::from(reason as u32));
                 (Message::ServerReceipt(Receipt { msg_ids: &m.msg_id, status, reason, text: m.text.as_deref() }), exact)

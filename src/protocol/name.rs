@@ -298,6 +298,7 @@ mod tests {
     }
 
     proptest! {
+        /// Hardening: duplicate-name tricks (Unicode) (Spotify 2013).
         #[test]
         fn normalising_twice_changes_nothing(name in "\\PC{1,40}|[a-zA-Zé\u{301}\u{323}\u{958}각각 Å가]{1,30}") {
             if let Ok(parsed) = UserName::parse(&name) {

@@ -17,6 +17,9 @@ mod connection;
 mod control;
 mod custom;
 mod dispatch;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handlers;
 mod listener;
 mod pace;

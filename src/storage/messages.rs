@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{CachedStatement, Connection, OptionalExtension, Transaction, params};
+use rusqlite::{CachedStatement, Connection, Transaction, params};
 
 use super::error::Cause;
 use super::set_aside::Refused;
@@ -28,11 +28,15 @@ const EXPIRE: &str = "DELETE FROM messages WHERE rowid IN
 const READ: &str = "SELECT seq, sender, text, client_time, accepted_at, msg_id FROM messages
     WHERE recipient = ?1 AND seq > ?2 AND seq <= ?3 ORDER BY seq LIMIT ?4";
 
-// Two queries inside: one for both ends would go through all that is between them.
-const BACKLOG: &str = "SELECT messages, bytes, (SELECT ifnull(min(seq), 0) FROM messages WHERE recipient = ?1),
-    (SELECT ifnull(max(seq), 0) FROM messages WHERE recipient = ?1) FROM backlog WHERE recipient = ?1";
+// The rows say whether something waits, the counts how much: what somebody's hand did to the counts must not hide a row. Two queries for both ends:
+// one would go through all that is between them.
+const BACKLOG: &str = "SELECT ifnull((SELECT messages FROM backlog WHERE recipient = ?1), 0),
+    ifnull((SELECT bytes FROM backlog WHERE recipient = ?1), 0),
+    (SELECT ifnull(min(seq), 0) FROM messages WHERE recipient = ?1),
+    (SELECT ifnull(max(seq), 0) FROM messages WHERE recipient = ?1)";
 
-const TOTAL: &str = "SELECT ifnull(sum(messages), 0), ifnull(sum(bytes), 0), 0, 0 FROM backlog";
+// No count is so high, unless it was written by hand: then the sum must not overflow, which is an error.
+const TOTAL: &str = "SELECT ifnull(sum(max(0, min(messages, 1 << 40))), 0), ifnull(sum(max(0, min(bytes, 1 << 40))), 0), 0, 0 FROM backlog";
 
 /// A number of ours as SQLite's. Above 2⁶³ − 1 there is nothing, and nothing can be put there.
 pub(super) fn clamped(number: u64) -> i64 {
@@ -189,8 +193,11 @@ fn msg_id(row: &rusqlite::Row, column: usize) -> rusqlite::Result<Option<u64>> {
 }
 
 pub(super) fn backlog(connection: &Connection, recipient: &str) -> rusqlite::Result<Backlog> {
-    let found = connection.prepare_cached(BACKLOG)?.query_row([recipient], counts).optional()?;
-    Ok(found.unwrap_or_default())
+    let found = connection.prepare_cached(BACKLOG)?.query_row([recipient], counts)?;
+    Ok(match found.first_seq {
+        0 => Backlog::default(),
+        _ => Backlog { messages: found.messages.max(1), ..found },
+    })
 }
 
 pub(super) fn total(connection: &Connection) -> rusqlite::Result<Backlog> {
@@ -202,7 +209,12 @@ pub(super) fn oldest_at(connection: &Connection) -> rusqlite::Result<Option<i64>
 }
 
 fn counts(row: &rusqlite::Row) -> rusqlite::Result<Backlog> {
-    Ok(Backlog { messages: count(row, 0)?, bytes: count(row, 1)?, first_seq: count(row, 2)?, last_seq: count(row, 3)? })
+    Ok(Backlog { messages: tally(row, 0)?, bytes: tally(row, 1)?, first_seq: count(row, 2)?, last_seq: count(row, 3)? })
+}
+
+/// A column of counts that triggers keep. One below 0 was written by hand, and must keep nobody out.
+pub(super) fn tally(row: &rusqlite::Row, column: usize) -> rusqlite::Result<u64> {
+    Ok(row.get::<_, i64>(column)?.max(0) as u64)
 }
 
 /// A column that is never negative.

@@ -336,3 +336,29 @@ fn a_killed_server_loses_nothing_that_was_saved() {
     }
     assert_eq!(texts(&Storage::open(copy.path()).unwrap(), "bob"), ["one"]);
 }
+
+#[test]
+fn counts_that_were_changed_by_hand_hide_no_message_and_keep_nobody_out() {
+    let (dir, storage) = open();
+    saved(
+        &storage,
+        &inserts([insert("ann", 1, "a"), insert("ann", 2, "b"), insert("bob", 3, "c"), insert("carol", 4, "d")]),
+    );
+    by_hand(
+        &storage,
+        "UPDATE backlog SET messages = -1, bytes = -9223372036854775808 WHERE recipient = 'ann';
+         DELETE FROM backlog WHERE recipient = 'bob';
+         UPDATE backlog SET messages = 9223372036854775807, bytes = 9223372036854775807 WHERE recipient = 'carol';
+         INSERT INTO backlog VALUES ('dave', 9223372036854775807, 9223372036854775807), ('eve', -1, -1);
+         INSERT INTO users SELECT recipient, recipient, 1, 1 FROM backlog",
+    );
+    // The rows say that something waits.
+    assert_eq!(storage.backlog("ann").unwrap(), Backlog { messages: 1, bytes: 0, first_seq: 1, last_seq: 2 });
+    assert_eq!(storage.backlog("bob").unwrap(), Backlog { messages: 1, bytes: 0, first_seq: 3, last_seq: 3 });
+    assert_eq!(storage.backlog("dave").unwrap(), Backlog::default(), "and that nothing does");
+    assert_eq!(storage.backlog("eve").unwrap(), Backlog::default());
+    assert!(storage.total().unwrap().messages >= 1 << 40);
+    assert_eq!(super::users(dir.path()).unwrap().len(), 4);
+    let exported = super::Export::open(dir.path(), None).unwrap();
+    assert_eq!(exported.map(|waiting| waiting.unwrap().row.seq).collect::<Vec<_>>(), [1, 2, 4]);
+}

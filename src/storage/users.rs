@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rusqlite::{Connection, Transaction, params};
 
-use super::messages::{count, text, unless_machine};
+use super::messages::{count, tally, text, unless_machine};
 use super::{DATABASE, Seen, StorageError, migrations, readers};
 
 const SEEN: &str = "INSERT INTO users (name, name_key, registered_at, last_seen_at) VALUES (?1, ?2, ?3, ?3)
@@ -59,8 +59,8 @@ fn line(row: &rusqlite::Row) -> rusqlite::Result<UserLine> {
         name: text(row, 0)?,
         registered_at: row.get(1)?,
         last_seen_at: row.get(2)?,
-        waiting_messages: count(row, 3)?,
-        waiting_bytes: count(row, 4)?,
+        waiting_messages: tally(row, 3)?,
+        waiting_bytes: tally(row, 4)?,
     })
 }
 

@@ -215,6 +215,7 @@ fn sighup_opens_the_log_anew_and_takes_over_what_can_change() {
     before.roundtrip().unwrap();
 }
 
+/// Hardening: reload weakens security (Mosquitto CVE-2017-7652, CVE-2018-12550).
 #[test]
 fn a_configuration_that_cannot_be_used_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();

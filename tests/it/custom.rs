@@ -131,6 +131,7 @@ fn before_the_login_and_without_a_handler_the_connection_ends() {
     server.stop();
 }
 
+/// Hardening: panic ends the process (NATS CVE-2026-27889).
 #[test]
 fn an_error_or_a_panic_ends_one_connection_and_what_came_before_it_arrives() {
     let handlers = echo()

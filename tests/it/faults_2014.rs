@@ -11,6 +11,8 @@ use crate::harness::*;
 use crate::offline::log_in_and_close_without_reading;
 use crate::wire;
 
+/// Hardening: length underflow (ngIRCd CVE-2005-0199; a server of this protocol of 2014).
+/// Hardening: fault 1: a length below a header, before login: the whole process dies (a server of this protocol of 2014).
 #[test]
 fn fault_01_a_length_below_a_header_ends_one_connection_and_not_the_process() {
     let server = Server::start_default();
@@ -23,6 +25,8 @@ fn fault_01_a_length_below_a_header_ends_one_connection_and_not_the_process() {
     }
 }
 
+/// Hardening: memory by length prefix, before login (Mosquitto CVE-2017-7651, CVE-2023-0809).
+/// Hardening: fault 2: a length of 4 GiB and then data: memory grows with whatever is sent, and stays (a server of this protocol of 2014).
 #[test]
 fn fault_02_an_announced_packet_of_4_gib_costs_no_memory() {
     let server = Server::start_default();
@@ -39,6 +43,7 @@ fn fault_02_an_announced_packet_of_4_gib_costs_no_memory() {
     pair.chat();
 }
 
+/// Hardening: fault 3: its sweep of unauthenticated connections dies under churn (a server of this protocol of 2014).
 #[test]
 fn fault_03_strangers_that_come_and_go_in_masses_break_no_sweep() {
     let server = Server::start(|setup| setup.set("login_timeout", "50 ms"));
@@ -64,6 +69,7 @@ fn fault_03_strangers_that_come_and_go_in_masses_break_no_sweep() {
     pair.chat();
 }
 
+/// Hardening: fault 4: a connection inherits the half packet of another one (a server of this protocol of 2014).
 #[test]
 fn fault_04_half_a_packet_stays_with_its_own_connection() {
     let server = Server::start_default();
@@ -82,6 +88,7 @@ fn fault_04_half_a_packet_stays_with_its_own_connection() {
     }
 }
 
+/// Hardening: fault 5: a bad body leaves a zombie that is online for ever (a server of this protocol of 2014).
 #[test]
 fn fault_05_a_bad_body_leaves_no_zombie() {
     let server = Server::start(|setup| setup.set("save_interval", "20 ms"));
@@ -102,6 +109,7 @@ fn fault_05_a_bad_body_leaves_no_zombie() {
     assert_eq!(all_texts(&mut server.login("bob")), ["bob is offline"]);
 }
 
+/// Hardening: fault 6: a receiver's disconnect kills its sender's handler, and messages are lost (a server of this protocol of 2014).
 #[test]
 fn fault_06_a_receiver_that_comes_and_goes_costs_its_sender_nothing() {
     let server = Server::start(|setup| setup.set("save_interval", "50 ms"));
@@ -138,6 +146,7 @@ fn fault_06_a_receiver_that_comes_and_goes_costs_its_sender_nothing() {
     ann.roundtrip().unwrap();
 }
 
+/// Hardening: fault 7: a second login on one connection leaves the first name online for ever (a server of this protocol of 2014).
 #[test]
 fn fault_07_a_second_login_on_one_connection_leaves_nobody_online() {
     let server = Server::start(|setup| setup.set("save_interval", "20 ms"));
@@ -154,6 +163,7 @@ fn fault_07_a_second_login_on_one_connection_leaves_nobody_online() {
     }
 }
 
+/// Hardening: fault 8: of simultaneous logins of one name both stay, or the newest is deaf (a server of this protocol of 2014).
 #[test]
 fn fault_08_of_two_simultaneous_logins_one_stays_and_it_hears() {
     let server = Server::start_default();
@@ -180,6 +190,7 @@ fn fault_08_of_two_simultaneous_logins_one_stays_and_it_hears() {
     }
 }
 
+/// Hardening: fault 9: what is sent right before a close is lost (a server of this protocol of 2014).
 #[test]
 fn fault_09_what_is_sent_right_before_a_close_is_all_taken() {
     let server = Server::start_default();
@@ -194,6 +205,7 @@ fn fault_09_what_is_sent_right_before_a_close_is_all_taken() {
     }
 }
 
+/// Hardening: fault 10: delivered offline messages come again after each restart (a server of this protocol of 2014).
 #[test]
 fn fault_10_delivered_messages_do_not_come_again_after_restarts() {
     let mut server = Server::start_default();
@@ -208,6 +220,7 @@ fn fault_10_delivered_messages_do_not_come_again_after_restarts() {
     }
 }
 
+/// Hardening: fault 11: a kill within a minute loses offline messages (a server of this protocol of 2014).
 #[test]
 fn fault_11_a_kill_costs_nothing_that_is_older_than_the_save_interval() {
     // The default interval: a second, not a minute.
@@ -221,6 +234,7 @@ fn fault_11_a_kill_costs_nothing_that_is_older_than_the_save_interval() {
     assert_eq!(all_texts(&mut server.restart().login("bob")), sent);
 }
 
+/// Hardening: fault 12: who logs in and closes without reading loses all that waited (a server of this protocol of 2014).
 #[test]
 fn fault_12_who_logs_in_and_closes_without_reading_loses_nothing() {
     let server = Server::start_default();
@@ -233,6 +247,8 @@ fn fault_12_who_logs_in_and_closes_without_reading_loses_nothing() {
     assert_eq!(all_texts(&mut server.login("bob")), sent);
 }
 
+/// Hardening: one slow reader stalls others (nats-server#2631, mochi-mqtt#95).
+/// Hardening: fault 13: a receiver that does not read delays its senders' messages to others, and its stream is garbage (a server of this protocol of 2014).
 #[test]
 fn fault_13_a_receiver_that_does_not_read_delays_nobody_and_keeps_its_stream_whole() {
     const BURSTS: usize = 30;
@@ -254,6 +270,7 @@ fn fault_13_a_receiver_that_does_not_read_delays_nobody_and_keeps_its_stream_who
     }
 }
 
+/// Hardening: fault 14: a stop takes 30 s or for ever (a server of this protocol of 2014).
 #[test]
 fn fault_14_a_stop_does_not_wait_for_clients() {
     let mut server = Server::start_default();

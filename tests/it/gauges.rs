@@ -128,6 +128,7 @@ fn read_all(mut client: Client) {
     client.logout().unwrap();
 }
 
+/// Hardening: gauge drifts (Mosquitto #287, a server of this protocol of 2014).
 #[test]
 fn after_a_million_random_events_every_gauge_equals_the_truth() {
     let server = Server::start(|setup| {

@@ -13,6 +13,7 @@ use crate::harness::*;
 use crate::network::*;
 use crate::wire;
 
+/// Hardening: leak per connection that never logs in (Prosody CVE-2026-43506).
 #[test]
 fn twenty_thousand_who_come_and_go_leave_nothing_behind() {
     const ROUNDS: usize = 20_000;
@@ -94,6 +95,7 @@ fn all_that_came(mut client: Client) -> Vec<String> {
     }
 }
 
+/// Hardening: takeover race: the old connection's close damages the new session (nine MQTT brokers: moquette#124, mosquitto#1489 and others).
 #[test]
 fn of_two_thousand_who_fight_for_a_name_one_stays_and_no_message_is_lost() {
     const FIGHTERS: usize = 20;
@@ -144,6 +146,7 @@ fn of_two_thousand_who_fight_for_a_name_one_stays_and_no_message_is_lost() {
     assert_eq!(all_texts(&mut survivor), ["after"]);
 }
 
+/// Hardening: panic ends the process (NATS CVE-2026-27889).
 #[test]
 fn nonsense_ends_its_own_connection_only() {
     const CONNECTIONS: usize = 2000;

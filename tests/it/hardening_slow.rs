@@ -42,6 +42,8 @@ fn next_number(connection: &mut Connection) -> usize {
     read.unwrap().expect("a message")
 }
 
+/// Hardening: unbounded queues (ejabberd CVE-2010-0305, Mosquitto CVE-2023-28366).
+/// Hardening: one slow reader stalls others (nats-server#2631, mochi-mqtt#95).
 #[test]
 fn a_reader_that_stops_slows_down_nobody_and_costs_no_memory() {
     const BYTES: usize = 24 * MIB;
@@ -169,6 +171,7 @@ fn a_stalled_reader_gives_the_only_writer_back() {
     server.wait_for_log("deaf has taken nothing for write_stall_timeout");
 }
 
+/// Hardening: slow loris (CVE-2020-13849).
 #[test]
 fn a_packet_that_comes_byte_by_byte_is_cut_at_its_deadline() {
     let server = Server::start(|setup| setup.set("packet_timeout", "1 s"));
@@ -201,6 +204,7 @@ fn announce(socket: &mut TcpStream, length: u32) {
     let _ = socket.write_all(&header);
 }
 
+/// Hardening: memory by length prefix, before login (Mosquitto CVE-2017-7651, CVE-2023-0809).
 #[test]
 fn an_announced_length_costs_no_memory() {
     const STRANGERS: usize = 200;

@@ -17,6 +17,7 @@ fn assert_well_formed(log: &str) {
     }
 }
 
+/// Hardening: secrets readable or logged (Mosquitto CVE-2017-9868).
 #[test]
 fn no_text_and_no_key_is_logged_at_the_highest_level() {
     let mut server = Server::start(|setup| {
@@ -51,6 +52,7 @@ fn no_text_and_no_key_is_logged_at_the_highest_level() {
     assert_well_formed(&file);
 }
 
+/// Hardening: log injection (ngIRCd CVE-2005-0226).
 #[test]
 fn no_input_can_forge_a_line() {
     let server = Server::start(|setup| setup.set("log_level", "trace"));

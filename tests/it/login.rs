@@ -18,6 +18,7 @@ fn a_welcome_carries_the_servers_clock() {
     assert!((now - ann.server_time()).abs() <= 30, "{} is not {now}", ann.server_time());
 }
 
+/// Hardening: duplicate-name tricks (Unicode) (Spotify 2013).
 #[test]
 fn names_that_break_the_rules_are_refused_with_a_reason() {
     let server = Server::start_default();
@@ -60,6 +61,7 @@ fn every_other_name_is_welcome() {
     }
 }
 
+/// Hardening: duplicate-name tricks (Unicode) (Spotify 2013).
 #[test]
 fn two_spellings_of_one_name_are_one_user() {
     let server = Server::start_default();
@@ -99,6 +101,7 @@ fn dribble(mut socket: &TcpStream, bytes: &[u8], pace: Duration) -> Duration {
     panic!("{} bytes in {:?}, and no close", bytes.len(), started.elapsed());
 }
 
+/// Hardening: slow loris (CVE-2020-13849).
 #[test]
 fn the_login_deadline_is_absolute() {
     let server = Server::start(|setup| setup.set("login_timeout", "1 s").set("log_level", "debug"));
@@ -118,6 +121,7 @@ fn a_login_lifts_the_login_deadline() {
     ann.roundtrip().unwrap();
 }
 
+/// Hardening: slow loris (CVE-2020-13849).
 #[test]
 fn a_packet_once_begun_has_a_deadline_of_its_own() {
     let server = Server::start(|setup| setup.set("packet_timeout", "1 s"));

@@ -72,6 +72,7 @@ fn a_letter_arrives_as_it_was_written() {
     assert!(received.mail.is_ascii() && longest < 1000, "longest line: {longest} bytes");
 }
 
+/// Hardening: SMTP and header injection (lettre RUSTSEC-2021-0069).
 #[test]
 fn a_text_that_looks_like_smtp_stays_text() {
     let server = SmtpServer::start(Behaviour::default());

@@ -42,6 +42,7 @@ mod faults_2014;
 mod recorded;
 
 mod hardening;
+mod hardening_classes;
 mod hardening_crowd;
 mod hardening_disk;
 mod hardening_limits;

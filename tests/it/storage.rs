@@ -56,6 +56,7 @@ fn a_file_that_is_no_database_is_refused_with_a_sentence() {
     assert!(refused.log.contains("the database is damaged: stop the server, keep a copy"), "{}", refused.log);
 }
 
+/// Hardening: secrets readable or logged (Mosquitto CVE-2017-9868).
 #[test]
 fn only_its_user_can_read_what_it_writes() {
     let server = Server::start_default();
@@ -76,6 +77,7 @@ fn only_its_user_can_read_what_it_writes() {
     );
 }
 
+/// Hardening: SQL injection (ejabberd 26.07).
 #[test]
 fn texts_and_names_are_never_sql() {
     let server = Server::start(|setup| setup.set("save_interval", "20 ms"));

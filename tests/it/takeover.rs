@@ -22,6 +22,7 @@ fn a_new_login_replaces_the_old_connection() {
     eventually("one thread is called bob", || server.threads().iter().filter(|name| *name == "bob").count() == 1);
 }
 
+/// Hardening: packets of a closed session still executed (Mosquitto CVE-2021-34434).
 #[test]
 fn nothing_of_a_replaced_connection_is_executed() {
     let server = Server::start_default();
@@ -96,6 +97,7 @@ fn a_stream_of_messages_passes_from_connection_to_connection() {
     });
 }
 
+/// Hardening: takeover race: the old connection's close damages the new session (nine MQTT brokers: moquette#124, mosquitto#1489 and others).
 #[test]
 fn of_twenty_simultaneous_logins_exactly_one_survives_and_hears() {
     const ROUNDS: usize = 200;
@@ -139,6 +141,7 @@ fn of_twenty_simultaneous_logins_exactly_one_survives_and_hears() {
     eventually("none of all these connections is left", || server.connection_threads() == ["ann"]);
 }
 
+/// Hardening: takeover race: the old connection's close damages the new session (nine MQTT brokers: moquette#124, mosquitto#1489 and others).
 #[test]
 fn the_end_of_the_old_connection_does_not_harm_the_new_one() {
     let server = Server::start(|setup| setup.set("save_interval", "20 ms"));

@@ -305,3 +305,21 @@ fn words_of_a_later_version_end_nothing() {
     assert!(decode(&receipt).unwrap().contains("[7], status: Refused, reason: Some(Other(99)), text: None"));
     assert_eq!(decode(&unknown_status), Err(ProtocolError::BadBody));
 }
+
+#[test]
+fn a_receipt_names_at_least_one_message() {
+    // The list left out, empty, empty in a longer form; then a good one.
+    for (plain, is_good) in [
+        (&b"\x10\x02"[..], false),
+        (b"\x0a\x00\x10\x02", false),
+        (b"\x0a\x80\x00\x10\x02", false),
+        (b"\x0a\x01\x07\x10\x02", true),
+        (b"\x08\x07\x10\x02", true),
+    ] {
+        let mut bytes = Vec::new();
+        encode_packet(101, plain, &cipher(), &mut bytes);
+        let mut decoder = Decoder::default();
+        let decoded = decoder.decode(&cipher(), Frame::parse(&bytes, MAX).unwrap().unwrap());
+        assert_eq!(decoded.is_ok(), is_good, "{plain:x?}");
+    }
+}
