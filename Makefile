@@ -13,7 +13,7 @@ CONFDIR   = $(DESTDIR)$(SYSCONFDIR)/chatserver
 SHAREDIR  = $(DESTDIR)$(PREFIX)/share
 DOCDIR    = $(SHAREDIR)/doc/chatserver
 ZSHDIR    = $(PREFIX)/share/zsh/site-functions
-DOCUMENTS = $(wildcard README.md README.zh-CN.md PROTOCOL.md ARCHITECTURE.md CHANGELOG.md LICENSE data/chatserver.toml docs/*.md docs/*.png)
+DOCUMENTS = $(wildcard README.md README.zh-CN.md PROTOCOL.md ARCHITECTURE.md SECURITY.md CHANGELOG.md LICENSE data/chatserver.toml docs/*.md docs/*.png)
 
 UNIT       = $(DESTDIR)$(PREFIX)/lib/systemd/system/chatserver.service
 SYSUSERS   = $(DESTDIR)$(PREFIX)/lib/sysusers.d/chatserver.conf
@@ -61,9 +61,8 @@ model:
 	$(CARGO) test --test model -- $(SCENARIO) --iterations $(ITERATIONS) $(if $(SEED),--seed $(SEED))
 
 # All targets, two at a time, or TARGET alone, for SECONDS each; docs/fuzzing.md says what each claims.
-SECONDS ?= 60
 fuzz:
-	CARGO="$(CARGO)" tests/fuzz/run --seconds $(SECONDS) $(TARGET)
+	CARGO="$(CARGO)" tests/fuzz/run --seconds $(or $(SECONDS),60) $(TARGET)
 
 # BIN=target/debug/chatserver shows another program than the release one, as it is.
 BIN ?= $(BINARY)

@@ -157,7 +157,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         name: "shutdown_timeout",
         kind: Kind::Duration(|c| &mut c.shutdown_timeout, Zero::Refused),
         default: Some("\"5 s\""),
-        meaning: "How long a stop may spend on delivering what is on its way.",
+        meaning: "How long a stop may spend on delivering what is on its way, and on a disk that fails.",
         reached: "The rest is saved and delivered after the next start.",
         reload: Reload::Now,
     },

@@ -151,7 +151,7 @@ fn strangers_cannot_fill_the_log() {
     });
 }
 
-/// Anybody can write to names that nobody has. Their mailboxes must not stay in memory.
+/// Hardening: unbounded queues (ejabberd CVE-2010-0305): anybody can write to names that nobody has, and their mailboxes must not stay in memory.
 #[test]
 fn messages_to_invented_names_go_to_disk_and_are_refused_at_its_limit() {
     const NAMES: usize = 20_000;

@@ -35,6 +35,7 @@ fn stream(name: &str, then: &[Vec<u8>]) -> Vec<u8> {
     texts.chain(then.iter().cloned()).flatten().collect()
 }
 
+/// Hardening: panic ends the process (NATS CVE-2026-27889): a panic on purpose in each handler.
 #[test]
 fn a_panic_in_a_handler_ends_one_connection_and_what_was_accepted_before_arrives() {
     let ping = packet(&Message::ClientPing { ping: true, time: 7 });

@@ -89,8 +89,9 @@ fn log_in(
         return Err(Refusal::NoMemory);
     }
     let disk_failed = |error: StorageError| {
-        log::error!("c{}: login: {error}", peer.id);
-        counters.logins_refused_disk.add(1);
+        if let Some(count) = counters.logins_refused_disk.note(peer.now.mono_ms) {
+            log::error!("c{}: login: {error} ({count} since the last such line)", peer.id);
+        }
         Refusal::Disk
     };
     let mailbox = delivery.mailbox(name.key()).map_err(disk_failed)?;
