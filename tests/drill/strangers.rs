@@ -28,7 +28,10 @@ const ALLOWED_KIB: u64 = 2048;
 /// Lets `times` strangers come and go.
 pub fn run(times: u32, seed: u64) -> Outcome {
     let place = tempfile::tempdir().expect("a temporary directory");
-    let mut server = process::start(&place.path().join("data"), |setup| setup.set("log_level", "error"));
+    let mut server = process::start(&place.path().join("data"), |setup| {
+        // The pair says nothing while the others come and go.
+        setup.set("log_level", "error").set("read_timeout", "1 h")
+    });
     let mut pair = Pair::of(&server, "healthy", "happy");
     let before = Holdings::at_rest(&server);
     let mut wrong = Vec::new();
