@@ -227,9 +227,9 @@ fn a_file_that_is_something_else_is_refused_soon_and_in_few_words() {
     let (_dir, sources) = with_file(&"x\n".repeat(250_000));
     let error = Config::load(&sources).unwrap_err();
     assert!((1..=20).contains(&error.problems.len()), "{}", error.problems.len());
-    let many = (0..50_000).fold(String::new(), |text, number| text + &format!("a{number} = 1\n"));
+    let many = (0..5000).fold(String::new(), |text, number| text + &format!("a{number} = 1\n"));
     let (_dir, sources) = with_file(&many);
-    assert!(Config::load(&sources).unwrap_err().to_string().contains(":50000: "));
+    assert!(Config::load(&sources).unwrap_err().to_string().contains(":5000: "));
     assert!(fault(&"#".repeat(1024 * 1024 + 1)).contains("it has more than 1 MiB"));
 }
 

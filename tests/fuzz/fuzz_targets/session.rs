@@ -262,9 +262,6 @@ impl<'s> Play<'s> {
         let who = self.slot(at).who;
         let mut decoder = Decoder::default();
         let goes_on = match (who, decoder.decode(&self.cipher, frame).map(|decoded| decoded.message)) {
-            (None, Ok(Message::ClientLogin { .. })) if frame.packet.len() > SMALL_PACKET_BYTES => {
-                return self.reset(at);
-            }
             (None, Ok(Message::ClientLogin { name, level, last_seq, .. })) => {
                 return self.judge_login(at, name, level.unwrap_or(1).clamp(1, 2), last_seq);
             }
