@@ -8,6 +8,8 @@ pub mod chat;
 #[cfg(feature = "tools")]
 pub mod completions;
 pub mod config;
+#[cfg(feature = "tools")]
+pub mod conformance;
 pub mod connection;
 pub mod ctl;
 pub mod ctl_client;
@@ -59,6 +61,8 @@ enum Command {
     Export(export::Args),
     Config(config::Args),
     Mail(mail::Args),
+    #[cfg(feature = "tools")]
+    Conformance(conformance::Args),
     #[cfg(feature = "tools")]
     Completions(completions::Args),
     #[cfg(feature = "tools")]
@@ -112,6 +116,8 @@ pub fn run() -> ExitCode {
         Command::Export(args) => export::run(args),
         Command::Config(args) => config::run(args),
         Command::Mail(args) => mail::run(args),
+        #[cfg(feature = "tools")]
+        Command::Conformance(args) => conformance::run(args),
         #[cfg(feature = "tools")]
         Command::Completions(args) => completions::run(args),
         #[cfg(feature = "tools")]
