@@ -68,7 +68,7 @@ fn converse(mut socket: &TcpStream, users: &Shared, user: &mut Option<(Arc<str>,
         while let Some(frame) = Frame::parse(&unread, if user.is_some() { 65_536 } else { 1_024 }).ok()? {
             let length = frame.packet.len();
             if user.is_some() && !matches!(frame.kind, 1..=5) {
-                answer(&user.as_ref()?.1, false, "what is that?", &cipher); // fault 3
+                let _ = lock(&user.as_ref()?.1).write_all(&answer(false, "what is that?", &cipher)); // fault 3
             } else {
                 let resealed = reseal(frame, &cipher)?;
                 let decoded = decoder.decode(&cipher, Frame::parse(&resealed, 65_536).ok()??).ok()?;
@@ -103,27 +103,26 @@ fn reseal(frame: Frame<'_>, cipher: &Cipher) -> Option<Vec<u8>> {
     Some(packet)
 }
 
-fn answer(socket: &Socket, login: bool, tips: &str, cipher: &Cipher) {
+fn answer(login: bool, tips: &str, cipher: &Cipher) -> Vec<u8> {
     let mut packet = Vec::new();
     Message::ServerAcceptLogin(LoginAnswer { login, tips, time: 0, granted: None }).encode(cipher, &mut packet);
-    let _ = lock(socket).write_all(&packet);
+    packet
 }
 
-fn log_in(name: &str, socket: &TcpStream, users: &Shared, cipher: &Cipher) -> Option<(Arc<str>, Socket)> {
-    let mine = Arc::new(Mutex::new(socket.try_clone().ok()?));
+fn log_in(name: &str, mut socket: &TcpStream, users: &Shared, cipher: &Cipher) -> Option<(Arc<str>, Socket)> {
     let Ok(name) = UserName::parse(name) else {
-        answer(&mine, false, "please choose another name", cipher);
+        let _ = socket.write_all(&answer(false, "please choose another name", cipher));
         return None;
     };
-    answer(&mine, true, "welcome", cipher);
-    let mut writing = lock(&mine);
-    let waiting = {
-        let mut users = lock(users);
-        if let Some(old) = users.online.insert(name.key().clone(), mine.clone()) {
-            thread::spawn(move || lock(&old).shutdown(Shutdown::Both));
-        }
-        users.waiting.remove(name.key()).unwrap_or_default() // fault 5
-    };
+    let mine = Arc::new(Mutex::new(socket.try_clone().ok()?));
+    let mut writing = lock(&mine); // whoever finds it online waits until what waited is written
+    let mut users = lock(users);
+    if let Some(old) = users.online.insert(name.key().clone(), mine.clone()) {
+        thread::spawn(move || lock(&old).shutdown(Shutdown::Both));
+    }
+    let waiting = users.waiting.remove(name.key()).unwrap_or_default(); // fault 5
+    drop(users);
+    let _ = writing.write_all(&answer(true, "welcome", cipher));
     for packet in waiting.iter().rev() {
         let _ = writing.write_all(packet); // fault 4
     }

@@ -15,7 +15,7 @@ use crate::protocol::{Cipher, Frame, Message};
 const MAX_PACKET_BYTES: usize = 16 * 1024 * 1024;
 
 /// Longest wait of a write: a server that does not read is not waited for.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a check has failed, as a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -226,6 +226,8 @@ pub struct Line {
     cipher: Rc<Cipher>,
     unread: Vec<u8>,
     is_closed: bool,
+    /// A write has failed or taken too long: nothing more is written, for it would begin in the middle of a packet.
+    is_stuck: bool,
     transcript: Transcript,
 }
 
@@ -243,13 +245,25 @@ impl Line {
     ) -> Result<Line, Fault> {
         let set_up = socket.set_nodelay(true).and_then(|()| socket.set_write_timeout(Some(WRITE_TIMEOUT)));
         set_up.map_err(|error| Fault::Unreachable(format!("the connection cannot be set up: {error}")))?;
-        Ok(Line { who, name, is_level_2: false, socket, cipher, unread: Vec::new(), is_closed: false, transcript })
+        Ok(Line {
+            who,
+            name,
+            is_level_2: false,
+            socket,
+            cipher,
+            unread: Vec::new(),
+            is_closed: false,
+            is_stuck: false,
+            transcript,
+        })
     }
 
     /// Sends bytes with one write. That they cannot be written shows in what is read: a server may have closed already.
     pub fn write(&mut self, bytes: &[u8]) {
-        self.note(true, bytes);
-        let _ = self.socket.write_all(bytes);
+        if !self.is_stuck {
+            self.note(true, bytes);
+            self.is_stuck = self.socket.write_all(bytes).is_err();
+        }
     }
 
     /// Sends a message.
