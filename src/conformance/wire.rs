@@ -14,6 +14,9 @@ use crate::protocol::{Cipher, Frame, Message};
 /// Longest packet that is taken from a server, in bytes: far more than any needs.
 const MAX_PACKET_BYTES: usize = 16 * 1024 * 1024;
 
+/// Bytes that one read takes.
+const READ_BYTES: usize = 16 * 1024;
+
 /// Longest wait of a write: a server that does not read is not waited for.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -226,6 +229,8 @@ pub struct Line {
     cipher: Rc<Cipher>,
     unread: Vec<u8>,
     is_closed: bool,
+    /// Most bytes that one read takes.
+    read_bytes: usize,
     /// A write has failed or taken too long: nothing more is written, for it would begin in the middle of a packet.
     is_stuck: bool,
     transcript: Transcript,
@@ -253,6 +258,7 @@ impl Line {
             cipher,
             unread: Vec::new(),
             is_closed: false,
+            read_bytes: READ_BYTES,
             is_stuck: false,
             transcript,
         })
@@ -276,6 +282,23 @@ impl Line {
         let mut bytes = Vec::new();
         messages.iter().for_each(|message| message.encode(&self.cipher, &mut bytes));
         self.write(&bytes);
+    }
+
+    /// From now on a read takes 8 bytes, so that what follows a packet stays unread in the kernel.
+    pub fn read_sparingly(&mut self) {
+        self.read_bytes = 8;
+    }
+
+    /// Waits until something is there to be read, and leaves it there: a close is a reset then.
+    ///
+    /// # Errors
+    /// Nothing comes.
+    pub fn wait_for_unread(&self, timeout: Duration) -> Result<(), Fault> {
+        let peeked = self.socket.set_read_timeout(Some(timeout)).and_then(|()| self.socket.peek(&mut [0]));
+        match peeked {
+            Ok(1..) => Ok(()),
+            _ => Err(format!("nothing more came for {}", self.who).into()),
+        }
     }
 
     /// Ends the sending side: a FIN.
@@ -352,8 +375,8 @@ impl Line {
     fn read(&mut self, timeout: Duration) {
         // Zero is no legal timeout.
         let _ = self.socket.set_read_timeout(Some(timeout.max(Duration::from_millis(1))));
-        let mut bytes = [0; 16 * 1024];
-        match self.socket.read(&mut bytes) {
+        let mut bytes = [0; READ_BYTES];
+        match self.socket.read(&mut bytes[..self.read_bytes]) {
             Ok(0) => self.note_close(),
             Ok(count) => {
                 self.note(false, &bytes[..count]);

@@ -88,7 +88,7 @@ const FAULTS: &[(u8, &str, &[&str])] = &[
         &[
             "which the protocol does not have, level 1",
             "with a body of noise, level 1",
-            "type 102, an ack, without",
+            "type 102, an ack of",
             "own type 101, a receipt, level 1",
             "own type 103, a notice, level 1",
             "own type 104, a pong, level 1",
