@@ -78,10 +78,11 @@ pub fn run(args: Args) -> ExitCode {
     let mut checks = conformance::all();
     let groups = groups(&checks);
     if !args.only.is_empty() {
-        if let Some(unknown) = args.only.iter().find(|only| !checks.iter().any(|check| is_meant(check, only))) {
+        if let Some(unknown) = args.only.iter().find(|only| !checks.iter().any(|check| is_meant(check, only, &groups)))
+        {
             return fail(&format!("no check has {unknown:?} in its name; --list shows them"), 2);
         }
-        checks.retain(|check| args.only.iter().any(|only| is_meant(check, only)));
+        checks.retain(|check| args.only.iter().any(|only| is_meant(check, only, &groups)));
     }
     if args.list {
         let names: String = checks.iter().map(|check| format!("{}\n", check.full_name())).collect();
@@ -116,9 +117,9 @@ fn groups(checks: &[Check]) -> Vec<&'static str> {
     groups
 }
 
-/// Whether `--only` means this check: its group, or some words of its full name.
-fn is_meant(check: &Check, only: &str) -> bool {
-    check.group == only || check.full_name().contains(only)
+/// Whether `--only` means this check: its group, or, where no group has that name, some words of its full name.
+fn is_meant(check: &Check, only: &str, groups: &[&str]) -> bool {
+    if groups.contains(&only) { check.group == only } else { check.full_name().contains(only) }
 }
 
 /// What is said while checks come in, and in the end.

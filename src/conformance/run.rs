@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::ground::{Ground, Target};
 use super::wire::{Fault, Said};
-use super::{Check, Needs};
+use super::{Body, Check, Needs};
 use crate::threads::panic_words;
 
 /// Stack of a thread that checks, bytes.
@@ -51,9 +51,13 @@ pub fn run<'c>(
     parallel: usize,
     mut on_finding: impl FnMut(Finding<'c>),
 ) -> io::Result<()> {
-    // The longest first: nobody waits for them in the end.
+    // The longest first, so that nobody waits for them in the end: those of timeouts, then those of behaviour.
     let mut order: Vec<usize> = (0..checks.len()).collect();
-    order.sort_by_key(|index| !matches!(checks[*index].needs, Needs::Time | Needs::Level2AndTime));
+    order.sort_by_key(|index| match &checks[*index] {
+        Check { needs: Needs::Time | Needs::Level2AndTime, .. } => 0,
+        Check { body: Body::Code(_), .. } => 1,
+        Check { body: Body::Case(_), .. } => 2,
+    });
     let (order, next) = (&order, &AtomicUsize::new(0));
     let (to_caller, findings) = mpsc::channel();
     thread::scope(|scope| {

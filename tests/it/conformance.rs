@@ -119,7 +119,7 @@ fn the_wrong_server_fails_exactly_where_it_is_wrong() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     thread::spawn(move || wrong_server::serve(&listener));
-    let (code, lines) = judged(&addr, &["--timeout", "4s"]);
+    let (code, lines) = judged(&addr, &["--timeout", "3s"]);
     let (failed, passed) = (names(&lines, "failed"), names(&lines, "passed"));
     let found_by = |name: &str, group: &str, words: &[&str]| {
         name.strip_prefix(&format!("{group}/")).is_some_and(|name| words.iter().any(|words| name.contains(words)))
