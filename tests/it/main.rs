@@ -28,6 +28,7 @@ mod shutdown;
 mod storage;
 
 mod command_line;
+mod conformance;
 mod languages;
 mod log_lines;
 mod service;
