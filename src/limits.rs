@@ -29,7 +29,7 @@ pub const MAILBOX_BYTES: usize = 512;
 /// Log lines waiting for the log's thread. Past it lines are dropped and counted: a stopped terminal stops no connection.
 pub const LOG_QUEUE_LINES: usize = 4096;
 
-/// Addresses whose logins are counted at one time: 4 MiB. Past it those that come new are not counted, until others have been quiet for a minute.
+/// Addresses whose logins are counted at one time: at most 12 MiB. Past it those that come new are not counted, until others have been quiet for a minute.
 pub const LOGIN_ADDRESSES: usize = 65_536;
 
 /// Log lines about strangers that broke a rule: so many at once, and as many a minute. Past it they are counted, and the next line says how many were left out.

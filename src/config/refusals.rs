@@ -128,6 +128,10 @@ fn impossible_combinations_are_refused_where_somebody_wrote_them() {
             "chatserver.toml:1: memory_bytes = 512 KiB: does not fit max_packet_bytes = 64 KiB (default): 16 of the longest packets must have room in it; raise memory_bytes to 1 MiB",
         ),
         (
+            "max_bytes_per_second = \"32 KiB\"",
+            "chatserver.toml:1: max_bytes_per_second = 32 KiB: does not fit max_packet_bytes = 64 KiB (default): after one packet nothing would be heard of a client for longer than a second; raise max_bytes_per_second to 64 KiB or more, or lower max_packet_bytes",
+        ),
+        (
             "backlog_bytes = 1000",
             "chatserver.toml:1: backlog_bytes = 1000: does not fit max_text_bytes = 60000 (default): the longest text could never wait",
         ),

@@ -317,7 +317,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         name: "max_bytes_per_second",
         kind: Kind::Bytes(Number::U64(|c| &mut c.max_bytes_per_second), 1024..=TEBIBYTE),
         default: Some("\"256 MiB\""),
-        meaning: "Bytes of packets of one connection in a second; as many at once.",
+        meaning: "Bytes of packets of one connection in a second; as many at once. At least max_packet_bytes.",
         reached: "The same.",
         reload: Reload::Now,
     },

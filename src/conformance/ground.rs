@@ -14,6 +14,12 @@ use crate::protocol::{Chat, Cipher, Message};
 /// How long a server that was there may take to accept a connection again.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 
+/// Whether the reason is on this side: no descriptors, no ports.
+fn is_ours(error: &std::io::Error) -> bool {
+    let ours = [libc::EMFILE, libc::ENFILE, libc::EADDRNOTAVAIL, libc::EAGAIN];
+    error.raw_os_error().is_some_and(|code| ours.contains(&code))
+}
+
 /// Between two tries.
 const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 
@@ -201,6 +207,11 @@ impl Ground<'_> {
                 Ok(socket) => {
                     return Line::new(who, self.name(who), socket, self.cipher.clone(), self.transcript.clone());
                 }
+                Err(error) if Instant::now() >= deadline && is_ours(&error) => {
+                    return Err(Fault::Broken(format!(
+                        "this machine, not the server, has no connection to give: {error}"
+                    )));
+                }
                 Err(error) if Instant::now() >= deadline || self.target.is_gone() => {
                     self.target.is_gone.store(true, Ordering::Relaxed);
                     return Err(gone(error));
@@ -257,7 +268,10 @@ impl Ground<'_> {
         line.name = name.to_owned();
         line.send(&Message::ClientLogin { name, version: 1.0, time: TIME, level, last_seq });
         let answer = line.packet_of(2, "the answer to a login", self.patience())?;
-        if answer.number(1) == Some(1) { Ok(answer) } else { Err("the login was refused: login is not 1".into()) }
+        match answer.number(1) {
+            Some(1) => Ok(answer),
+            _ => Err(format!("the login was refused: {:?}", answer.text(2).unwrap_or_default()).into()),
+        }
     }
 
     /// Sends a text.

@@ -8,7 +8,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -231,15 +231,17 @@ impl Timer<'_> {
 
     /// Saves what these mailboxes have to save, in as many transactions as it takes; all of it when `all`. Then each goes back to the agenda or leaves it.
     fn save(&mut self, taken: Taken, all: bool, now: Stamp) -> Result<u64, StorageError> {
-        let ledgers = taken.ledgers.clone();
+        // They must not look as if somebody needed them.
+        let ledgers: Vec<Weak<Ledger>> = taken.ledgers.iter().map(Arc::downgrade).collect();
         let result = threads::caught(|| self.save_all(taken, all, now)).unwrap_or_else(|why| {
             self.delivery.counters.panics.add(1);
-            // As after a commit that failed: nothing has moved, and all of them come again.
+            // As after a commit that failed: all of them come again. What may have been committed is then written or told a second time, which is harmless; only
+            // the books of what waits may say too much, until the mailbox is read anew.
             for (mailbox, on) in self.orphans.take() {
                 mailbox.relist(on, now, self.delivery);
                 self.delivery.release(mailbox);
             }
-            for ledger in ledgers {
+            for ledger in ledgers.iter().filter_map(Weak::upgrade) {
                 let _not_written = ledger.collect(&[], now.unix_ms);
                 ledger.relist(now.mono_ms + self.delivery.limits.save_interval_ms, self.delivery);
             }

@@ -73,6 +73,8 @@ fn without(
     insiders: &mut Insiders,
     need: &mut Need,
 ) {
+    let failed = || process::number(&process::ask(&server.data(), "status").expect("a status"), "counts.failed_thread");
+    let failed_before = failed();
     let mut knocked: Vec<Connection> = Vec::new();
     let mut knock = || knocked.push(server.connect().open().expect("the kernel takes it"));
     match want {
@@ -88,6 +90,9 @@ fn without(
         }
     }
     until_served(server, name, need);
+    if failed() == failed_before {
+        need.wrong.push(format!("{name}: every thread could be started"));
+    }
 }
 
 /// Whom the server runs as.

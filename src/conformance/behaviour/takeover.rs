@@ -1,5 +1,7 @@
 //! One connection per user: the newest.
 
+use std::collections::BTreeSet;
+
 use super::{Promise, numbered};
 use crate::conformance::ground::Ground;
 use crate::conformance::wire::{Fault, Got, Line};
@@ -122,8 +124,10 @@ fn simultaneous(ground: &Ground<'_>) -> Result<(), Fault> {
         // Each is answered, or closed before it came to that. Then all four are executed.
         let mut candidates = Vec::new();
         for mut line in lines {
-            if let Got::Packet(_) = line.next(ground.patience())? {
-                candidates.push(line);
+            match line.next(ground.patience())? {
+                Got::Packet(_) => candidates.push(line),
+                Got::Closed => {}
+                Got::Silence => return Err("one of 4 logins was neither answered nor closed".into()),
             }
         }
         ground.say(&mut you, &name, "who is there?");
@@ -168,25 +172,51 @@ fn backlog_is_not_forgotten(ground: &Ground<'_>) -> Result<(), Fault> {
 
 fn texts_during_takeovers(ground: &Ground<'_>) -> Result<(), Fault> {
     let mut you = ground.login("you")?;
-    let name = ground.name("me");
-    let (mut expected, mut last) = (1, 0);
     let mut line = ground.login("me")?;
-    for round in 1..=20 {
-        ground.say_all(&mut you, &name, &[format!("{}", 2 * round - 1), format!("{}", 2 * round)]);
-        // Everything that the present connection has got is read before it is replaced.
-        while last < 2 * round {
-            let number: u32 = ground.hear(&mut line)?.parse().map_err(|_| "a text that nobody sent")?;
-            if number > expected || number <= last {
-                return Err(format!("text {number} came where {expected} should").into());
+    let name = line.name.clone();
+    let mut sent = 0;
+    let mut say = |you: &mut Line| {
+        let texts = [sent + 1, sent + 2].map(|number: u32| number.to_string());
+        sent += 2;
+        ground.say_all(you, &name, &texts);
+        sent
+    };
+    let mut heard = BTreeSet::new();
+    for _ in 0..10 {
+        say(&mut you);
+        let mut new = ground.connect("me")?;
+        new.write(&ground.login_packet(&name));
+        say(&mut you);
+        new.packet_of(2, "the answer to a login", ground.patience())?;
+        let last = say(&mut you);
+        // What the old connection was still given, it has.
+        growing(&mut line, ground, None, &mut heard)?;
+        growing(&mut new, ground, Some(last), &mut heard)?;
+        line = new;
+    }
+    match (1..=20 * 3).find(|number| !heard.contains(number)) {
+        Some(lost) => Err(format!("text {lost} never came").into()),
+        None => ground.hear_nothing(&mut line),
+    }
+}
+
+/// Reads numbers, which grow on one connection, up to `last`, or to the close if there is none.
+fn growing(line: &mut Line, ground: &Ground<'_>, last: Option<u32>, heard: &mut BTreeSet<u32>) -> Result<(), Fault> {
+    let mut before = 0;
+    while last != Some(before) {
+        match line.next(ground.patience())? {
+            Got::Closed if last.is_none() => return Ok(()),
+            Got::Packet(packet) if packet.kind == 5 => {
+                let text = packet.text(3).unwrap_or_default();
+                let number: u32 = text.parse().map_err(|_| format!("{text:?} came, which nobody sent"))?;
+                if number <= before {
+                    return Err(format!("text {number} came after text {before}").into());
+                }
+                heard.insert(number);
+                before = number;
             }
-            last = number;
-            expected = number + 1;
-        }
-        if round % 2 == 0 {
-            let mut new = ground.login("me")?;
-            std::mem::swap(&mut line, &mut new);
-            drained(&mut new, ground)?;
+            other => return Err(format!("{other:?} came where texts or a close should").into()),
         }
     }
-    ground.hear_nothing(&mut line)
+    Ok(())
 }
