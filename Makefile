@@ -13,7 +13,7 @@ CONFDIR   = $(DESTDIR)$(SYSCONFDIR)/chatserver
 SHAREDIR  = $(DESTDIR)$(PREFIX)/share
 DOCDIR    = $(SHAREDIR)/doc/chatserver
 ZSHDIR    = $(PREFIX)/share/zsh/site-functions
-DOCUMENTS = $(wildcard README.md README.zh-CN.md PROTOCOL.md ARCHITECTURE.md CHANGELOG.md LICENSE data/chatserver.toml docs/*.md docs/*.png)
+DOCUMENTS = $(wildcard README.md README.zh-CN.md PROTOCOL.md ARCHITECTURE.md SECURITY.md CHANGELOG.md LICENSE data/chatserver.toml docs/*.md docs/*.png)
 
 UNIT       = $(DESTDIR)$(PREFIX)/lib/systemd/system/chatserver.service
 SYSUSERS   = $(DESTDIR)$(PREFIX)/lib/sysusers.d/chatserver.conf
@@ -25,9 +25,10 @@ FISH_WORDS = $(SHAREDIR)/fish/vendor_completions.d/chatserver.fish
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
-DRILLS = drill-kill9 drill-power drill-network drill-takeover drill-invented
+DRILLS = drill-kill9 drill-power drill-network drill-takeover drill-disk drill-fds drill-threads drill-slow drill-mail drill-stop drill-debugger \
+  drill-strangers drill-invented
 
-.PHONY: all run test check demo model fuzz $(DRILLS) install uninstall deb deb-test clean help
+.PHONY: all run test check demo model fuzz soak $(DRILLS) install uninstall deb deb-test clean help
 
 all:
 	$(CARGO) build --release
@@ -49,15 +50,19 @@ check:
 $(DRILLS): drill-%:
 	$(CARGO) test --test drill -- $* $(if $(TIMES),--times $(TIMES)) $(if $(SEED),--seed $(SEED))
 
+# MINUTES of everything at once, or SECONDS of it.
+MINUTES ?= 20
+soak:
+	$(CARGO) test --test drill -- soak --times $(or $(SECONDS),$$(( 60 * $(MINUTES) ))) $(if $(SEED),--seed $(SEED))
+
 # ITERATIONS runs of each scenario, or of SCENARIO alone, from SEED on; what a run that failed has to say is in tests/model/main.rs.
 ITERATIONS ?= 1000
 model:
 	$(CARGO) test --test model -- $(SCENARIO) --iterations $(ITERATIONS) $(if $(SEED),--seed $(SEED))
 
 # All targets, two at a time, or TARGET alone, for SECONDS each; docs/fuzzing.md says what each claims.
-SECONDS ?= 60
 fuzz:
-	CARGO="$(CARGO)" tests/fuzz/run --seconds $(SECONDS) $(TARGET)
+	CARGO="$(CARGO)" tests/fuzz/run --seconds $(or $(SECONDS),60) $(TARGET)
 
 # BIN=target/debug/chatserver shows another program than the release one, as it is.
 BIN ?= $(BINARY)
@@ -116,6 +121,14 @@ help:
 	@echo "make drill-kill9 | drill-power | drill-network | drill-takeover"
 	@echo "                 kill -9, power loss, silent networks, a hundred clients of one name: many times, and no message"
 	@echo "                 that was promised may be missing (TIMES=20, 20, 100, 2000; SEED= repeats a run; one line of result)"
+	@echo "make drill-disk | drill-fds | drill-threads"
+	@echo "                 the disk fails at the N-th write or sync, or is full; no descriptors; no threads or memory mappings (TIMES=100, 20, 20)"
+	@echo "make drill-slow | drill-mail | drill-stop | drill-debugger"
+	@echo "                 recipients that do not read, a mail server in every trouble, SIGTERM and SIGHUP under load, debuggers"
+	@echo "                 (TIMES=30, 30, 50, 100)"
+	@echo "make drill-strangers | drill-invented"
+	@echo "                 a million who never log in; a million messages to names that nobody has (TIMES=1000000)"
+	@echo "make soak        everything at once for MINUTES=20 (or SECONDS=): memory, descriptors and threads are flat"
 	@echo "make model       delivery, timer and writers under random schedules over a modelled disk and modelled sockets (ITERATIONS=1000 of"
 	@echo "                 each scenario; SCENARIO=crash that one alone; SEED= begins with a run that failed)"
 	@echo "make fuzz        hostile bytes, sessions, configurations and databases, made up by libFuzzer (TARGET=session that one alone;"

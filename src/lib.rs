@@ -25,6 +25,7 @@
 //! | [`storage`] | the one SQLite file, and the only SQL |
 //! | [`client`] | the blocking client library |
 //! | [`cli`] | one file per subcommand |
+//! | `conformance` | checks any server of this protocol from outside |
 //! | [`config`] | what an operator may change |
 //! | [`mail`] | letters to the operator, by SMTP |
 //! | [`limits`], [`clock`], [`threads`], [`logging`], [`notify`] | fixed caps, time, named threads, the log, what systemd is told |
@@ -61,8 +62,12 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+#[cfg(feature = "tools")]
+pub mod conformance;
 pub mod delivery;
+pub mod faults;
 pub mod health;
+pub mod heap;
 pub mod jobs;
 pub mod language;
 pub mod limits;

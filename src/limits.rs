@@ -29,7 +29,7 @@ pub const MAILBOX_BYTES: usize = 512;
 /// Log lines waiting for the log's thread. Past it lines are dropped and counted: a stopped terminal stops no connection.
 pub const LOG_QUEUE_LINES: usize = 4096;
 
-/// Addresses whose logins are counted at one time: 4 MiB. Past it those that come new are not counted, until others have been quiet for a minute.
+/// Addresses whose logins are counted at one time: at most 12 MiB. Past it those that come new are not counted, until others have been quiet for a minute.
 pub const LOGIN_ADDRESSES: usize = 65_536;
 
 /// Log lines about strangers that broke a rule: so many at once, and as many a minute. Past it they are counted, and the next line says how many were left out.
@@ -55,8 +55,8 @@ pub const REPLY_RETRY: Duration = Duration::from_millis(10);
 /// First pause after a save that failed; doubled each time up to `SAVE_RETRY_MAX`. Until one succeeds nothing is lost, and senders wait when memory is full.
 pub const SAVE_RETRY_MIN: Duration = Duration::from_millis(250);
 
-/// Longest pause between two tries of a save.
-pub const SAVE_RETRY_MAX: Duration = Duration::from_secs(10);
+/// Longest pause between two tries of a save: a disk that is well again is written to within 5 s, however long it was ill.
+pub const SAVE_RETRY_MAX: Duration = Duration::from_secs(4);
 
 /// Rows of one expiry transaction.
 pub const EXPIRE_ROWS: usize = 4096;

@@ -20,6 +20,14 @@ pub fn spawn(name: &str, stack_bytes: usize, f: impl FnOnce() + Send + 'static) 
     })
 }
 
+/// Calls `f`, and goes on with its panic's words if it panics: for a thread that must not end. What `f` was about to change must be sound all the same.
+///
+/// # Errors
+/// What the panic said.
+pub fn caught<T>(f: impl FnOnce() -> T) -> Result<T, String> {
+    panic::catch_unwind(AssertUnwindSafe(f)).map_err(|cause| panic_words(&*cause).to_owned())
+}
+
 /// Renames the calling thread, for example after the user whom it serves now.
 pub fn rename(name: &str) {
     if let Ok(name) = CString::new(printable(name)) {

@@ -16,7 +16,7 @@ use chatserver::server::Server;
 
 const CHINESE: &str = "README.zh-CN.md";
 
-const DOCUMENTS: [&str; 5] = ["README.md", "ARCHITECTURE.md", "PROTOCOL.md", "CHANGELOG.md", CHINESE];
+const DOCUMENTS: [&str; 6] = ["README.md", "ARCHITECTURE.md", "PROTOCOL.md", "SECURITY.md", "CHANGELOG.md", CHINESE];
 
 fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
@@ -519,6 +519,7 @@ fn every_class_of_faults_has_tests_that_name_it() {
         list.iter().map(|word| word.as_str().unwrap().to_owned()).collect()
     };
     let makefile = read("Makefile");
+    let mut table = "| class of faults | seen in | tests |\n|---|---|---|\n".to_owned();
     for class in classes {
         let name = class["name"].as_str().unwrap();
         let tests = words(class, "tests");
@@ -536,7 +537,18 @@ fn every_class_of_faults_has_tests_that_name_it() {
             let file = root().join(format!("tests/fuzz/fuzz_targets/{target}.rs"));
             assert!(target.is_empty() || file.exists(), "there is no {}", file.display());
         }
+        let tests = words(class, "tests").into_iter().map(|test| match test.rsplit_once(".rs::") {
+            Some((file, test)) => format!("`{test}` in `{file}.rs`"),
+            None => format!("`{test}`"),
+        });
+        let longer = words(class, "also").into_iter().map(|target| match target.split_once(' ') {
+            Some((make, target)) => format!("`make {make} TARGET={target}`"),
+            None => format!("`make {target}`"),
+        });
+        let (seen_in, shown) = (class["seen_in"].as_str().unwrap(), tests.chain(longer).collect::<Vec<_>>().join(", "));
+        writeln!(table, "| {name} | {seen_in} | {shown} |").unwrap();
     }
+    assert_current("SECURITY.md", "classes", &table);
 }
 
 /// The comment above a test, line by line.

@@ -46,20 +46,33 @@ pub struct ConnectionArgs {
 }
 
 impl ConnectionArgs {
+    /// Where the server is.
+    #[cfg(feature = "tools")]
+    pub fn addr(&self) -> &str {
+        &self.addr
+    }
+
     /// Reads the key. Nothing is connected yet.
     ///
     /// # Errors
     /// A sentence for the user: the key cannot be read or has an illegal length. Exit with [`exit::START`].
     pub fn connect(&self) -> Result<Connect, String> {
-        let key = match (&self.key_file, std::env::var(KEY_VARIABLE)) {
+        Ok(Client::connect(self.addr.as_str(), self.key()?.bytes()))
+    }
+
+    /// The key.
+    ///
+    /// # Errors
+    /// As [`ConnectionArgs::connect`].
+    pub fn key(&self) -> Result<Key, String> {
+        Ok(match (&self.key_file, std::env::var(KEY_VARIABLE)) {
             (Some(path), _) => Key::read(path).map_err(|fault| fault.to_string())?,
             (None, Ok(text)) => Key::parse(&text).map_err(|fault| format!("{KEY_VARIABLE}: {fault}"))?,
             (None, Err(VarError::NotPresent)) => Key::published(),
             (None, Err(VarError::NotUnicode(_))) => {
                 return Err(format!("{KEY_VARIABLE} is not UTF-8; write the key as \"hex:\" and digits"));
             }
-        };
-        Ok(Client::connect(self.addr.as_str(), key.bytes()))
+        })
     }
 
     /// Connects and logs in at level 1, or says why not.

@@ -8,6 +8,8 @@ pub mod chat;
 #[cfg(feature = "tools")]
 pub mod completions;
 pub mod config;
+#[cfg(feature = "tools")]
+pub mod conformance;
 pub mod connection;
 pub mod ctl;
 pub mod ctl_client;
@@ -61,6 +63,8 @@ enum Command {
     Config(config::Args),
     Key(key::Args),
     Mail(mail::Args),
+    #[cfg(feature = "tools")]
+    Conformance(conformance::Args),
     #[cfg(feature = "tools")]
     Completions(completions::Args),
     #[cfg(feature = "tools")]
@@ -116,6 +120,8 @@ pub fn run() -> ExitCode {
         Command::Config(args) => config::run(args),
         Command::Key(args) => key::run(args),
         Command::Mail(args) => mail::run(args),
+        #[cfg(feature = "tools")]
+        Command::Conformance(args) => conformance::run(args),
         #[cfg(feature = "tools")]
         Command::Completions(args) => completions::run(args),
         #[cfg(feature = "tools")]

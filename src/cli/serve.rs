@@ -13,6 +13,7 @@ use rustix::fs::{FlockOperation, Mode, flock};
 use super::fail;
 use super::signals::{Wish, Wishes};
 use crate::config::{Config, Origin, Resolved, Sources};
+use crate::heap;
 use crate::logging::{self, Logging};
 use crate::notify;
 use crate::server::{Server, Stopped};
@@ -64,6 +65,7 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
 
 /// Runs the command: returns when the server has stopped.
 pub fn run(args: Args) -> ExitCode {
+    heap::give_back_large();
     let sources =
         Sources { listen: args.listen, allow_published_key: args.allow_published_key, ..args.settings.sources() };
     let resolved = match Resolved::from_sources(&sources) {

@@ -24,6 +24,8 @@ pub(super) struct Ledger {
 
 struct State {
     sent: Sent,
+    /// The first number that this connection gives.
+    first: u64,
     /// What other threads had wanted to send when the connection ended.
     left_over: VecDeque<Draft>,
     phase: Phase,
@@ -52,7 +54,8 @@ impl Ledger {
     /// New numbers are above all that were used, here and as far as the server knows, and above `floor`.
     pub(super) fn new(mut sent: Sent, granted: Granted, floor: u64) -> Ledger {
         sent.highest = sent.highest.max(granted.last_msg_id).max(floor).min(MAX_NUMBER);
-        let state = State { sent, left_over: VecDeque::new(), phase: Phase::Open };
+        let first = sent.highest.saturating_add(1);
+        let state = State { sent, first, left_over: VecDeque::new(), phase: Phase::Open };
         // Where it is not told there is no limit that is known.
         let max_packet_bytes = match granted.max_packet_bytes {
             0 => usize::MAX,
@@ -74,7 +77,7 @@ impl Ledger {
         if state.phase == Phase::Retired {
             return Err(Unnumbered::Retired);
         }
-        if state.sent.pending.len() >= MAX_UNRECEIPTED {
+        if !state.has_room() {
             return Ok(None);
         }
         if state.sent.highest >= MAX_NUMBER {
@@ -186,8 +189,65 @@ impl State {
         match self.phase {
             Phase::Closed => Room::Closed,
             Phase::Retired => Room::Retired,
-            Phase::Open if self.sent.pending.len() < MAX_UNRECEIPTED => Room::Free,
+            Phase::Open if self.has_room() => Room::Free,
             Phase::Open => Room::Full,
         }
+    }
+
+    /// The server remembers a sender's last `MAX_UNRECEIPTED` numbers, with a receipt or without: the oldest that has none here must stay among them,
+    /// or it would be too old to be sent again.
+    fn has_room(&self) -> bool {
+        let pending = &self.sent.pending;
+        let Some(oldest) = pending.front() else { return true };
+        // Those of an earlier connection need not be next to each other, nor to ours.
+        let earlier = pending.partition_point(|message| message.msg_id < self.first) as u64;
+        let since_oldest = self.sent.highest + 1 - oldest.msg_id.max(self.first) + earlier;
+        since_oldest < MAX_UNRECEIPTED as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::PUBLISHED_KEY;
+
+    fn ledger(sent: Sent, floor: u64) -> Ledger {
+        let granted = Granted { level: 2, read_timeout_secs: 120, max_packet_bytes: 0, last_msg_id: 0 };
+        Ledger::new(sent, granted, floor)
+    }
+
+    fn send(ledger: &Ledger) -> Option<u64> {
+        let draft = Draft { to: "bob".into(), text: "hello".into(), time: 0 };
+        let cipher = Cipher::new(PUBLISHED_KEY).unwrap();
+        ledger.number("ann", &draft, &cipher, &mut Vec::new()).unwrap_or_else(|_| panic!("a number"))
+    }
+
+    /// The server would forget it, and take a resend for one that is too old.
+    #[test]
+    fn one_that_has_no_receipt_holds_back_the_thousandth_after_it() {
+        let ledger = ledger(Sent::default(), 0);
+        assert_eq!(send(&ledger), Some(1));
+        for id in 2..=MAX_UNRECEIPTED as u64 {
+            assert_eq!(send(&ledger), Some(id));
+            assert!(ledger.settle(id).is_some());
+        }
+        assert_eq!((send(&ledger), ledger.room(), ledger.len()), (None, Room::Full, 1));
+        assert!(ledger.settle(1).is_some());
+        assert_eq!(send(&ledger), Some(MAX_UNRECEIPTED as u64 + 1));
+    }
+
+    #[test]
+    fn what_an_earlier_connection_left_takes_its_place_and_no_more() {
+        let message = |msg_id| Unreceipted { msg_id, to: "bob".into(), text: "hello".into(), time: 0 };
+        let sent = Sent { highest: 70, pending: [message(7), message(70)].into() };
+        let ledger = ledger(sent, 1_000_000);
+        let new = (0..MAX_UNRECEIPTED as u64 - 2).map(|nth| 1_000_001 + nth);
+        for id in new {
+            assert_eq!(send(&ledger), Some(id));
+            assert!(ledger.settle(id).is_some());
+        }
+        assert_eq!(send(&ledger), None);
+        assert!(ledger.settle(7).is_some());
+        assert!(send(&ledger).is_some());
     }
 }

@@ -28,6 +28,7 @@ pub(super) fn broken(config: &Config, origin: &dyn Fn(&str) -> Origin) -> Vec<Pr
         rules.outbox(),
         rules.memory(),
         rules.backlog(),
+        rules.pace(),
         rules.published_key(),
         rules.password(),
         rules.report(),
@@ -87,6 +88,16 @@ impl Rules<'_> {
             let why = format!("{LEAST_MEMORY_PACKETS} of the longest packets must have room in it");
             let remedy = format!("raise memory_bytes to {}, or lower max_packet_bytes", show_bytes(needed as u64));
             self.conflict("memory_bytes", "max_packet_bytes", &why, &remedy)
+        })
+    }
+
+    fn pace(&self) -> Option<Problem> {
+        let Config { max_bytes_per_second, max_packet_bytes, .. } = *self.config;
+        (max_bytes_per_second < max_packet_bytes as u64).then(|| {
+            let needed = show_bytes(max_packet_bytes as u64);
+            let remedy = format!("raise max_bytes_per_second to {needed} or more, or lower max_packet_bytes");
+            let why = "after one packet nothing would be heard of a client for longer than a second";
+            self.conflict("max_bytes_per_second", "max_packet_bytes", why, &remedy)
         })
     }
 

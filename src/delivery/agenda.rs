@@ -32,7 +32,8 @@ struct State {
     /// When the earliest of both is due.
     receipts_due_at_ms: Option<u64>,
     urgent: bool,
-    stopping: bool,
+    /// The server stops, and tries to save until then.
+    stopping: Option<Instant>,
     /// Saves asked for by `save`, and those that were answered, the last one so.
     asked: u64,
     answered: u64,
@@ -48,7 +49,7 @@ impl Default for State {
             ledgers: Vec::new(),
             receipts_due_at_ms: None,
             urgent: false,
-            stopping: false,
+            stopping: None,
             asked: 0,
             answered: 0,
             answer: Ok(()),
@@ -80,7 +81,10 @@ pub enum Wake {
     /// Memory fills, or a sender waits: at once.
     Urgent,
     /// The server stops.
-    Stop,
+    Stop {
+        /// Until when a disk that fails is tried again.
+        deadline: Instant,
+    },
 }
 
 impl Agenda {
@@ -162,7 +166,7 @@ impl Agenda {
         let ticket = state.asked;
         self.woken.notify_one();
         while state.answered < ticket {
-            if state.stopping {
+            if state.stopping.is_some() {
                 return Err(STOPS.into());
             }
             if self.answered.wait_until(&mut state, deadline).timed_out() {
@@ -185,9 +189,9 @@ impl Agenda {
         self.answered.notify_all();
     }
 
-    /// Has the timer look a last time and end.
-    pub fn stop(&self) {
-        self.state.lock().stopping = true;
+    /// Has the timer save a last time and end. A disk that fails is tried again until `deadline`.
+    pub fn stop(&self, deadline: Instant) {
+        self.state.lock().stopping = Some(deadline);
         self.woken.notify_one();
         self.answered.notify_all();
     }
@@ -197,8 +201,8 @@ impl Agenda {
     pub fn wait(&self, clock: &dyn Clock, other_due_at_ms: Option<u64>, not_before_ms: u64, is_healthy: bool) -> Wake {
         let mut state = self.state.lock();
         loop {
-            if state.stopping {
-                return Wake::Stop;
+            if let Some(deadline) = state.stopping {
+                return Wake::Stop { deadline };
             }
             if state.urgent && is_healthy || state.asked > state.answered {
                 return Wake::Urgent;

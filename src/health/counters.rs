@@ -166,7 +166,7 @@ counters! {
         hung_up "hung up on (took nothing for write_stall_timeout)" "主动挂断（超过 write_stall_timeout 不接收）",
         no_room "closed: waited too long for memory" "关闭：等待内存超时",
         paused "not read for a while: max_packets_per_second or max_bytes_per_second reached" "暂停读取：达到 max_packets_per_second 或 max_bytes_per_second",
-        panics "ended by a fault of the program" "因程序错误而结束",
+        panics "faults of the program (a connection, a thread or a save ended)" "程序错误（连接、线程或一次保存因此结束）",
     }
     "Messages" "消息" {
         relayed "relayed live" "实时转发",

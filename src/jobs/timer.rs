@@ -3,10 +3,12 @@
 //! One pass takes the agenda's lists of mailboxes, or that of those who owe receipts alone. Each gives its part under its own lock: messages to save, acknowledged rows to delete, a
 //! last-seen time. The parts of all go into one transaction (at most `limits::SAVE_ROWS` rows; then another), written with no lock held.
 //! Only after the commit has returned do the windows learn of it, and then the senders. A save that fails changes nothing: everything stays on the agenda and is
-//! tried again, at growing distances.
+//! tried again, at growing distances. So is one that panics: the thread that saves must not end before the server does.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -16,6 +18,7 @@ use crate::delivery::{Collected, Delivery, Ledger, List, Mailbox, Owed, SaveList
 use crate::limits;
 use crate::protocol::{Decoder, Frame, Message, UserName};
 use crate::storage::{Batch, Delete, Insert, Row, Saved, SenderUpdate, StorageError};
+use crate::{faults, threads};
 
 /// What the last save before a stop did.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -29,8 +32,8 @@ pub struct LastSave {
 /// How often a mailbox with more than a batch comes again in one pass; what is left then is due at once in the next.
 const MAX_TURNS: u32 = 8;
 
-/// Tries of the last save.
-const LAST_TRIES: u32 = 5;
+/// Tries of the last save, however late it is.
+const LAST_TRIES: u32 = 3;
 
 /// Reserves the numbers of the first messages.
 ///
@@ -57,15 +60,15 @@ pub fn timer_loop(
     report: &Mutex<LastSave>,
 ) {
     let mut timer = Timer::new(delivery, writers, expire_after);
-    loop {
+    let deadline = loop {
         let wake = delivery.agenda.wait(&*delivery.clock, timer.expire_at_ms, timer.not_before_ms, timer.failures == 0);
         match wake {
-            Wake::Stop => break,
+            Wake::Stop { deadline } => break deadline,
             Wake::Look | Wake::Urgent => timer.tick(),
             Wake::Receipts => timer.receipts(),
         }
-    }
-    *report.lock() = timer.last_save();
+    };
+    *report.lock() = timer.last_save(deadline);
     if let Err(error) = delivery.storage.close() {
         log::error!("the database was not closed in order, which the next start mends: {error}");
     }
@@ -84,6 +87,7 @@ struct Timer<'a> {
     expire_at_ms: Option<u64>,
     /// A save that somebody waits for.
     asked: Option<Asked>,
+    orphans: Orphans,
 }
 
 /// A save that was asked for: its number, and up to where each mailbox is to be saved.
@@ -92,15 +96,57 @@ struct Asked {
     mailboxes: Vec<(Arc<str>, u64)>,
 }
 
+/// Mailboxes that a panic took out of the timer's hands: they are on no list, and think that they are.
+type Orphans = Rc<RefCell<Vec<(Arc<Mailbox>, List)>>>;
+
+/// A mailbox that is looked at in this pass, with the list that it was on.
+struct Turn {
+    mailbox: Option<Arc<Mailbox>>,
+    on: List,
+    /// How often it came before in this pass.
+    count: u32,
+    /// It does not come again in this pass.
+    is_last: bool,
+    orphans: Orphans,
+}
+
+impl Turn {
+    fn mailbox(&self) -> &Arc<Mailbox> {
+        self.mailbox.as_ref().expect("it is taken out at the end only")
+    }
+
+    /// It comes again.
+    fn next(&mut self) -> Turn {
+        self.is_last = false;
+        let Turn { mailbox, on, count, orphans, .. } = self;
+        Turn { mailbox: mailbox.clone(), on: *on, count: *count + 1, is_last: true, orphans: orphans.clone() }
+    }
+
+    /// The pass is over for it: back to its list, or off it.
+    fn end(mut self, now: Stamp, delivery: &Delivery) -> Arc<Mailbox> {
+        let mailbox = self.mailbox.take().expect("it is taken out once");
+        mailbox.relist(self.on, now, delivery);
+        mailbox
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(mailbox) = self.mailbox.take()
+            && self.is_last
+            && std::thread::panicking()
+        {
+            self.orphans.borrow_mut().push((mailbox, self.on));
+        }
+    }
+}
+
 /// One mailbox's part in the present batch.
 struct Part {
-    mailbox: Arc<Mailbox>,
-    on: List,
+    turn: Turn,
     collected: Collected,
     /// Where its rows begin in the batch.
     first_row: usize,
-    /// It does not come again in this pass.
-    is_last: bool,
 }
 
 impl Timer<'_> {
@@ -115,6 +161,7 @@ impl Timer<'_> {
             not_before_ms: 0,
             expire_at_ms: (!expire_after.is_zero()).then_some(0),
             asked: None,
+            orphans: Orphans::default(),
         }
     }
 
@@ -184,24 +231,46 @@ impl Timer<'_> {
 
     /// Saves what these mailboxes have to save, in as many transactions as it takes; all of it when `all`. Then each goes back to the agenda or leaves it.
     fn save(&mut self, taken: Taken, all: bool, now: Stamp) -> Result<u64, StorageError> {
+        // They must not look as if somebody needed them.
+        let ledgers: Vec<Weak<Ledger>> = taken.ledgers.iter().map(Arc::downgrade).collect();
+        let result = threads::caught(|| self.save_all(taken, all, now)).unwrap_or_else(|why| {
+            self.delivery.counters.panics.add(1);
+            // As after a commit that failed: all of them come again. What may have been committed is then written or told a second time, which is harmless; only
+            // the books of what waits may say too much, until the mailbox is read anew.
+            for (mailbox, on) in self.orphans.take() {
+                mailbox.relist(on, now, self.delivery);
+                self.delivery.release(mailbox);
+            }
+            for ledger in ledgers.iter().filter_map(Weak::upgrade) {
+                let _not_written = ledger.collect(&[], now.unix_ms);
+                ledger.relist(now.mono_ms + self.delivery.limits.save_interval_ms, self.delivery);
+            }
+            Err(StorageError::Panicked(why))
+        });
+        self.note(&result);
+        result
+    }
+
+    fn save_all(&mut self, taken: Taken, all: bool, now: Stamp) -> Result<u64, StorageError> {
         let Taken { mailboxes, mut ledgers } = taken;
-        let mut rest: VecDeque<(Arc<Mailbox>, List, u32)> =
-            mailboxes.into_iter().map(|(mailbox, on)| (mailbox, on, 0)).collect();
+        let first =
+            |(mailbox, on)| Turn { mailbox: Some(mailbox), on, count: 0, is_last: true, orphans: self.orphans.clone() };
+        let mut rest: VecDeque<Turn> = mailboxes.into_iter().map(first).collect();
         let mut result = Ok(0);
         while !rest.is_empty() || !ledgers.is_empty() {
             let (mut parts, mut list) = (Vec::new(), SaveList::default());
             list.senders.extend(ledgers.drain(..).map(|ledger| (ledger, None)));
             while parts.len() < limits::SAVE_ROWS && list.messages.len() < limits::SAVE_ROWS {
-                let Some((mailbox, on, turn)) = rest.pop_front() else { break };
+                let Some(mut turn) = rest.pop_front() else { break };
                 let first_row = list.messages.len();
                 let room = limits::SAVE_ROWS - first_row;
-                let collected = mailbox.collect(&mut list, room, all, now, self.delivery, &mut self.owed);
-                let (is_partial, is_last) = (collected.is_partial, !collected.is_partial || turn == MAX_TURNS);
-                if !is_last {
+                let collected = turn.mailbox().collect(&mut list, room, all, now, self.delivery, &mut self.owed);
+                let is_partial = collected.is_partial;
+                if is_partial && turn.count < MAX_TURNS {
                     // It may be filled faster than it is saved: the others come first.
-                    rest.push_back((mailbox.clone(), on, turn + 1));
+                    rest.push_back(turn.next());
                 }
-                parts.push(Part { mailbox, on, collected, first_row, is_last });
+                parts.push(Part { turn, collected, first_row });
                 if is_partial {
                     break;
                 }
@@ -216,8 +285,9 @@ impl Timer<'_> {
                 }
             }
         }
-        rest.iter().for_each(|(mailbox, on, _)| mailbox.relist(*on, now, self.delivery));
-        self.note(&result);
+        for turn in rest {
+            turn.end(now, self.delivery);
+        }
         result
     }
 
@@ -230,7 +300,9 @@ impl Timer<'_> {
             && batch.deletes.is_empty()
             && batch.seen.is_empty()
             && batch.seq_floor.is_none();
+        faults::point("save");
         let saved = if is_empty { Ok(Saved::default()) } else { self.write(&batch) };
+        faults::point("saved");
         if let Ok(saved) = &saved {
             if let Some(floor) = batch.seq_floor {
                 self.delivery.seqs.reserved(floor);
@@ -245,7 +317,7 @@ impl Timer<'_> {
                 let bytes = aside.iter().map(|row| row.text.len() as u64).sum();
                 let removed =
                     if part.collected.deleted_upto > 0 { removed.next().copied().unwrap_or_default() } else { (0, 0) };
-                part.mailbox.committed(&part.collected, &seqs, bytes, removed, self.delivery, &mut self.owed);
+                part.turn.mailbox().committed(&part.collected, &seqs, bytes, removed, self.delivery, &mut self.owed);
             }
             for (index, (ledger, update)) in senders.iter().zip(&batch.senders).enumerate() {
                 if !saved.senders_failed.contains(&index) {
@@ -261,9 +333,8 @@ impl Timer<'_> {
         drop(senders);
         for part in parts {
             // A mailbox with more than there was room for comes again in this pass.
-            if part.is_last {
-                part.mailbox.relist(part.on, now, self.delivery);
-                self.delivery.release(part.mailbox);
+            if part.turn.is_last {
+                self.delivery.release(part.turn.end(now, self.delivery));
             }
         }
         saved.map(|_| batch.inserts.len() as u64)
@@ -316,7 +387,7 @@ impl Timer<'_> {
                 .map(|(start, message)| self.insert(&list.packets[start..message.end], message))
                 .collect(),
             deletes: deletes
-                .map(|part| Delete { recipient: part.mailbox.key().clone(), seq: part.collected.deleted_upto })
+                .map(|part| Delete { recipient: part.turn.mailbox().key().clone(), seq: part.collected.deleted_upto })
                 .collect(),
             seen: parts.iter().filter_map(|part| part.collected.seen.clone()).collect(),
             seq_floor: self.delivery.seqs.floor_to_save(),
@@ -370,7 +441,28 @@ impl Timer<'_> {
         let oldest_kept = now.unix_ms - self.expire_after_ms;
         // It may hang in a sync like any save.
         let is_first = self.delivery.saves.begin(now.mono_ms);
-        let result = self.delivery.storage.expire(oldest_kept, limits::EXPIRE_ROWS).and_then(|expired| {
+        let expired = threads::caught(|| self.expire_older_than(oldest_kept));
+        let result = expired.unwrap_or_else(|why| {
+            self.delivery.counters.panics.add(1);
+            Err(StorageError::Panicked(why))
+        });
+        if is_first {
+            self.delivery.saves.end();
+        }
+        let wait_ms = match result {
+            Ok(Some(oldest_at)) => (oldest_at + self.expire_after_ms - now.unix_ms).clamp(0, EXPIRE_PAUSE_MS.1),
+            Ok(None) => self.expire_after_ms.min(EXPIRE_PAUSE_MS.1),
+            Err(error) => {
+                log::error!("expiry failed, trying again: {error}");
+                EXPIRE_PAUSE_MS.1
+            }
+        };
+        self.expire_at_ms = Some(now.mono_ms + wait_ms.max(EXPIRE_PAUSE_MS.0) as u64);
+    }
+
+    /// Removes what was accepted before this time, Unix milliseconds; gives when the oldest was accepted that is left.
+    fn expire_older_than(&self, oldest_kept: i64) -> Result<Option<i64>, StorageError> {
+        self.delivery.storage.expire(oldest_kept, limits::EXPIRE_ROWS).and_then(|expired| {
             let messages: u64 = expired.iter().map(|user| user.messages).sum();
             for user in expired {
                 if let Some(mailbox) = self.delivery.registry.peek(&user.recipient) {
@@ -388,23 +480,11 @@ impl Timer<'_> {
                 log::info!("{messages} messages expired");
             }
             self.delivery.storage.oldest_at()
-        });
-        if is_first {
-            self.delivery.saves.end();
-        }
-        let wait_ms = match result {
-            Ok(Some(oldest_at)) => (oldest_at + self.expire_after_ms - now.unix_ms).clamp(0, EXPIRE_PAUSE_MS.1),
-            Ok(None) => self.expire_after_ms.min(EXPIRE_PAUSE_MS.1),
-            Err(error) => {
-                log::error!("expiry failed, trying again: {error}");
-                EXPIRE_PAUSE_MS.1
-            }
-        };
-        self.expire_at_ms = Some(now.mono_ms + wait_ms.max(EXPIRE_PAUSE_MS.0) as u64);
+        })
     }
 
-    /// Everything that is in memory only, in a few tries.
-    fn last_save(&mut self) -> LastSave {
+    /// Everything that is in memory only. A disk that fails is tried again until `deadline`, and a few times however late it is.
+    fn last_save(&mut self, deadline: Instant) -> LastSave {
         let (mut saved, mut failures) = (0, 0);
         loop {
             let now = self.delivery.now();
@@ -416,11 +496,15 @@ impl Timer<'_> {
                 Err(_) => failures += 1,
             }
             let unsaved = self.delivery.registry.loaded().iter().map(|mailbox| mailbox.unsaved()).sum();
-            if failures == LAST_TRIES || unsaved == 0 && self.failures == 0 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let is_given_up = failures >= LAST_TRIES && left.is_zero();
+            if is_given_up || unsaved == 0 && self.failures == 0 {
                 return LastSave { saved, unsaved };
             }
             if self.failures > 0 {
-                std::thread::sleep(retry_pause(failures));
+                let pause = retry_pause(failures);
+                // The last try is at the deadline.
+                std::thread::sleep(if failures < LAST_TRIES { pause } else { pause.min(left) });
             }
         }
     }
@@ -441,6 +525,6 @@ mod tests {
     #[test]
     fn retries_come_at_growing_distances() {
         let pauses: Vec<u64> = [1, 2, 3, 7, 40].map(|failures| retry_pause(failures).as_millis() as u64).into();
-        assert_eq!(pauses, [250, 500, 1000, 10_000, 10_000]);
+        assert_eq!(pauses, [250, 500, 1000, 4000, 4000]);
     }
 }

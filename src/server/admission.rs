@@ -104,7 +104,13 @@ impl Admission {
 
     /// New caps, for connections to come; nobody who is in is sent away.
     pub fn set_caps(&self, change: impl FnOnce(&mut Caps)) {
-        change(&mut self.state.lock().caps);
+        let mut state = self.state.lock();
+        let logins_per_address = state.caps.logins_per_address;
+        change(&mut state.caps);
+        if state.caps.logins_per_address != logins_per_address {
+            // Their buckets have the old size.
+            state.logins.clear();
+        }
     }
 
     /// Connections, strangers among them, and the cap on connections.
@@ -140,16 +146,20 @@ impl Admission {
         }
         state.all.connections += 1;
         state.all.strangers += 1;
-        let here = state.by_address.entry(network).or_default();
-        here.connections += 1;
-        here.strangers += 1;
-        Ok(Ticket { admission: self.clone(), network, is_exempt, is_stranger: true })
+        let network = (!is_exempt).then_some(network);
+        if let Some(network) = network {
+            let here = state.by_address.entry(network).or_default();
+            here.connections += 1;
+            here.strangers += 1;
+        }
+        Ok(Ticket { admission: self.clone(), network, is_stranger: true })
     }
 
-    fn leave(&self, network: IpAddr, connections: usize, strangers: usize) {
+    fn leave(&self, network: Option<IpAddr>, connections: usize, strangers: usize) {
         let mut state = self.state.lock();
         state.all.connections -= connections;
         state.all.strangers -= strangers;
+        let Some(network) = network else { return };
         let here = state.by_address.entry(network).or_default();
         here.connections -= connections;
         here.strangers -= strangers;
@@ -194,8 +204,8 @@ fn network(address: IpAddr) -> IpAddr {
 /// A place among the connections.
 pub struct Ticket {
     admission: Arc<Admission>,
-    network: IpAddr,
-    is_exempt: bool,
+    /// `None`: it is exempt from the caps of addresses.
+    network: Option<IpAddr>,
     is_stranger: bool,
 }
 
@@ -205,7 +215,7 @@ impl Ticket {
     /// # Errors
     /// Too many came from there; how long until the next one may.
     pub fn may_log_in(&self, now: Instant) -> Result<(), Duration> {
-        if self.is_exempt { Ok(()) } else { self.admission.state.lock().may_log_in(self.network, now) }
+        self.network.map_or(Ok(()), |network| self.admission.state.lock().may_log_in(network, now))
     }
 
     /// The stranger has logged in.
@@ -282,6 +292,14 @@ mod tests {
         assert_eq!(of("10.0.0.2").may_log_in(start), Ok(()));
         let exempt = of("127.0.0.1");
         assert!((0..100).all(|_| exempt.may_log_in(start).is_ok()));
+        // A reload reaches those who are counted already, too.
+        let two = of("10.0.0.3");
+        assert_eq!([two.may_log_in(start), two.may_log_in(start)], [Ok(()), Ok(())]);
+        admission.set_caps(|caps| caps.logins_per_address = 1);
+        assert_eq!(two.may_log_in(start), Ok(()));
+        assert_eq!(two.may_log_in(start), Err(Duration::from_secs(60)));
+        admission.set_caps(|caps| caps.logins_per_address = 3);
+        assert!((0..3).all(|_| two.may_log_in(start).is_ok()));
     }
 
     #[test]
@@ -291,6 +309,10 @@ mod tests {
         let _first = (of("2001:db8::1").unwrap(), of("2001:db8::2").unwrap());
         assert_eq!(of("2001:db8::ffff:0:0:3").err(), Some(Full::AddressStrangers));
         assert!(of("2001:db8:0:1::1").is_ok());
+        // Who is exempt takes nobody's place.
+        admission.set_caps(|caps| caps.exempt.push("2001:db8:0:2::1".parse().unwrap()));
+        let _exempt = of("2001:db8:0:2::1").unwrap();
+        assert_eq!(admission.state.lock().by_address.len(), 1);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! How many connections this machine carries, and which of its limits says so.
 //!
 //! A connection is a descriptor, a thread, and the thread's four memory mappings (stack, guard, alternate signal stack, its guard). Past the
-//! kernel's limits a thread does not just fail to start: the process can abort (rust-lang/rust#78497). So the cap is computed at start, at most
+//! kernel's limits a thread does not just fail to start: the process can abort (rust-lang/rust#78497). Our own program keeps its runtime from that, and
+//! its threads have two mappings each (`src/main.rs`); a program that embeds the server does not. So the cap is computed at start, at most
 //! 80 % of the lowest limit, and nobody relies on a failing spawn. `chatserver config check` shows the same computation.
 
 use std::fs;

@@ -112,12 +112,11 @@ impl Connection {
     fn execute_all(&mut self) -> Option<Ending> {
         let was_empty = self.buffer.is_empty();
         let mut is_heard = false;
+        // Also what came while it was silent: a burst is never more than a bucket.
+        self.pace.fill(Instant::now());
         let ending = loop {
             if self.pace.is_spent() {
-                self.pace.fill(Instant::now());
-                if self.pace.is_spent() {
-                    break None;
-                }
+                break None;
             }
             let frame = match Frame::parse(self.buffer.unread(), self.max_packet_bytes()) {
                 Ok(Some(frame)) => frame,

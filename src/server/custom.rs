@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::Shared;
 use super::peer::{Ending, Flow, Peer, Touched};
 use crate::delivery::{Outbox, Session};
+use crate::faults;
 use crate::limits;
 use crate::protocol::{Cipher, Decoder, Frame, MIN_PACKET_BYTES, PacketType, ProtocolError, encode_packet};
 use crate::threads;
@@ -160,6 +161,7 @@ impl Call<'_> {
 
 /// Opens the packet and calls its handler, which `dispatch` has found to be there.
 pub(super) fn handle_custom(peer: &mut Peer, decoder: &mut Decoder, shared: &Shared, frame: Frame<'_>) -> Flow {
+    faults::point("custom");
     let kind = frame.kind;
     let (Some(handler), Some(session)) = (shared.handlers.find(kind), &peer.session) else {
         return Flow::End(ProtocolError::UnknownType { kind }.into());

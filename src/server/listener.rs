@@ -12,8 +12,9 @@ use super::connection::Connection;
 use crate::limits;
 use crate::threads;
 
-/// Pause after an error that more trying does not mend (no descriptors, no memory): the first, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Pause after an error that more trying does not mend (no descriptors, no memory): the first, and the longest. Who waits for it is served within
+/// a second once there is room again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
 /// A listening socket with a backlog of `limits::LISTEN_BACKLOG`.
 ///

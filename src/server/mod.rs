@@ -310,7 +310,7 @@ impl Server {
         {
             Ok(accept) => accept,
             Err(error) => {
-                shared.delivery.agenda.stop();
+                shared.delivery.agenda.stop(Instant::now());
                 let _ = timer.join();
                 return Err(error);
             }
@@ -322,7 +322,7 @@ impl Server {
                 shared.begin_stop(Instant::now());
                 let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
                 let _ = accept.join();
-                shared.delivery.agenda.stop();
+                shared.delivery.agenda.stop(Instant::now());
                 let _ = timer.join();
                 return Err(error);
             }
@@ -395,7 +395,7 @@ impl Server {
         }
         let _ = watch.join();
         shared.delivery.stop();
-        shared.delivery.agenda.stop();
+        shared.delivery.agenda.stop(deadline);
         let _ = timer.join();
         // After the messages: a mail that is written to disk must not take their time.
         shared.reporter.stop();

@@ -45,9 +45,16 @@ impl Bucket {
 
     /// How long until there is a whole token, if none is taken.
     pub fn wait(&self) -> Duration {
-        Duration::try_from_secs_f64((1.0 - self.tokens).max(0.0) / self.per_sec).unwrap_or(Duration::MAX)
+        self.wait_for(1.0)
+    }
+
+    fn wait_for(&self, tokens: f64) -> Duration {
+        Duration::try_from_secs_f64((tokens - self.tokens).max(0.0) / self.per_sec).unwrap_or(Duration::MAX)
     }
 }
+
+/// A connection that is held back goes on in steps of this.
+const STEP: Duration = Duration::from_millis(20);
 
 /// What one connection may send: packets and bytes, those of one second at once.
 #[derive(Debug, Clone)]
@@ -82,9 +89,11 @@ impl Pace {
         !self.is_lifted && (self.packets.is_spent() || self.bytes.is_spent())
     }
 
-    /// How long it has to wait.
+    /// How long it is worth waiting when it is spent: until there is something for `STEP`, so that a client that is held back costs one wake-up for that
+    /// and not one a packet.
     pub fn wait(&self) -> Duration {
-        if self.is_spent() { self.packets.wait().max(self.bytes.wait()) } else { Duration::ZERO }
+        let step = |bucket: &Bucket| bucket.wait_for((bucket.per_sec * STEP.as_secs_f64()).clamp(1.0, bucket.capacity));
+        if self.is_lifted { Duration::ZERO } else { step(&self.packets).max(step(&self.bytes)) }
     }
 
     /// The stream has ended: what is left of it waits for nothing.
@@ -130,7 +139,7 @@ mod tests {
             assert!(pace.is_spent());
         }
         assert_eq!(by_packets.wait().as_millis(), 333);
-        assert_eq!(by_bytes.wait().as_millis(), 210, "20 bytes of debt, and one token");
+        assert_eq!(by_bytes.wait().as_millis(), 220, "20 bytes of debt, and those of a step");
         by_bytes.fill(start + Duration::from_millis(211));
         assert!(!by_bytes.is_spent());
         by_packets.lift();

@@ -10,6 +10,7 @@ use crate::sync::Mutex;
 
 use super::Shared;
 use crate::delivery::{Flushed, HungUp, Owed, Session, WriteError, WriterStep};
+use crate::faults;
 use crate::limits;
 use crate::protocol::{Chat, Message};
 use crate::threads;
@@ -44,8 +45,10 @@ impl Writers {
         }
         let (name, worker, present) = (thread_name(&session), shared.clone(), session.clone());
         if let Err(error) = threads::spawn(&name, limits::STACK_BYTES, move || worker.writers.work(session, &worker)) {
-            log::error!("c{}: no thread for its writer, so it ends: {error}", present.id);
-            shared.delivery.counters.failed_thread.note(shared.delivery.now().mono_ms);
+            if let Some(count) = shared.delivery.counters.failed_thread.note(shared.delivery.now().mono_ms) {
+                let id = present.id;
+                log::error!("c{id}: no thread for its writer, so it ends: {error} ({count} since the last such line)");
+            }
             present.hang_up(HungUp::NoThread);
             shared.delivery.memory.wake_all();
             self.give_up_place();
@@ -170,6 +173,7 @@ impl Rows {
                     return !is_broken && !session.is_closed();
                 }
             };
+        faults::point("writer");
         self.packets.clear();
         self.ends.clear();
         for row in &rows {

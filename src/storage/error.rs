@@ -75,6 +75,9 @@ pub enum StorageError {
     /// The server has stopped.
     #[error("the database is closed, for the server has stopped")]
     Closed,
+    /// A fault of this program; whoever asked goes on as after any other.
+    #[error("it panicked: {0}; please report this, with the lines of the log before it")]
+    Panicked(String),
     /// SQLite's own words, after ours.
     #[error("{}", in_words(.0))]
     Sqlite(#[from] rusqlite::Error),
@@ -96,7 +99,8 @@ impl StorageError {
             | StorageError::Missing { .. }
             | StorageError::Foreign { .. }
             | StorageError::Damaged { .. }
-            | StorageError::Closed => false,
+            | StorageError::Closed
+            | StorageError::Panicked(_) => false,
         }
     }
 }

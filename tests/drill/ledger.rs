@@ -131,6 +131,12 @@ impl Ledger {
         book.receipted.insert(number);
     }
 
+    /// Texts with a receipt that are not among these: the numbers of a few.
+    pub fn receipts_beyond(&self, channel: usize, numbers: &HashSet<u64>) -> Vec<u64> {
+        let book = self.channels[channel].lock();
+        book.receipted.difference(numbers).copied().take(NAMED).collect()
+    }
+
     /// Somebody was told otherwise that these texts are safe.
     pub fn promised(&self, channel: usize, numbers: impl IntoIterator<Item = u64>) {
         self.channels[channel].lock().promised.extend(numbers);

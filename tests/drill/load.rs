@@ -1,19 +1,20 @@
-//! What goes on while servers die: fifty pairs, one writing to the other. Half of the recipients are there all the time, a quarter comes and
+//! What goes on while a server suffers: fifty pairs, one writing to the other. Half of the recipients are there all the time, a quarter comes and
 //! goes, a quarter is absent until the end. Senders and recipients speak level 1 or 2, in each combination.
 //!
 //! Who has a promise: a sender of level 2 for each text with a receipt, and since it sends the others again, for each text in the end; one of level 1
-//! for what was accepted before a `save` over `ctl.sock` was answered. When no server dies any more, each sender sends a last text, and each
-//! recipient collects until it has that.
+//! for what was accepted before a `save` over `ctl.sock` was answered, or before a stop in order, and for everything when no server ended. When nothing
+//! happens to the server any more, each sender sends a last text, and each recipient collects until it has that.
 
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use chatserver::client::ClientError;
+use chatserver::client::{ClientError, Notice};
+use chatserver::protocol::NoticeCode;
 use parking_lot::Mutex;
 
 use crate::dice::Dice;
-use crate::harness::{PATIENCE, Setup};
+use crate::harness::{PATIENCE, Server};
 use crate::ledger::{Ledger, Levels, Mark, Verdict};
 use crate::person::{Event, Level, Person};
 use crate::process::{self, Lives};
@@ -23,7 +24,7 @@ const PAIRS: usize = 50;
 /// Texts that a sender writes at most before it looks what came for it.
 const BURST: u64 = 8;
 
-/// Longest pause of a sender between two bursts, milliseconds: so many write about 2,000 texts a second.
+/// Longest pause of a sender between two bursts, milliseconds: fifty write about 2,000 texts a second.
 const PAUSE_MS: u64 = 200;
 
 /// A recipient pings so often. At level 1 the server learns from it that what came from disk was read; else all of it comes again in each life.
@@ -31,41 +32,31 @@ const PING_EVERY: Duration = Duration::from_millis(300);
 
 /// How a recipient behaves.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Habit {
+pub enum Habit {
     Stays,
     ComesAndGoes,
+    /// Until the end.
     IsAbsent,
+    /// For half a minute at a time; then it takes in what has waited.
+    IsAway,
+    /// Logs in and does not read for some seconds, while long texts are written to it; then it takes them in.
+    Dawdles,
 }
 
-/// How it went.
-pub struct Report {
-    /// Of the books.
-    pub verdict: Verdict,
-    /// Longest time from the start of a process until it listened again.
-    pub slowest_start: Duration,
-    /// Databases that were not sound.
-    pub unsound: usize,
-    /// What should not have happened.
-    pub wrong: Vec<String>,
-}
+/// Of each four pairs, which have each combination of levels.
+const HABITS: &[Habit] = &[Habit::Stays, Habit::Stays, Habit::ComesAndGoes, Habit::IsAbsent];
 
-impl Report {
-    /// `lost 0, …, listening again within 0.12 s, integrity ok`.
-    pub fn line(&self) -> String {
-        let integrity = if self.unsound == 0 { "ok".to_owned() } else { format!("failed {} times", self.unsound) };
-        let (verdict, slowest) = (&self.verdict, self.slowest_start.as_secs_f64());
-        format!(
-            "receipts {}, {verdict}, listening again within {slowest:.2} s, integrity {integrity}",
-            verdict.receipts
-        )
-    }
-}
+/// Bytes of the texts for one who dawdles: more than its socket and its outbox hold.
+const LONG_BYTES: u64 = 20_000;
 
-/// A load, and the death of its servers.
+/// A load.
 pub struct Load<'d> {
     name: &'d str,
     dice: Dice,
     seed: u64,
+    habits: &'d [Habit],
+    pairs: usize,
+    pause_ms: u64,
     ledger: Ledger,
     lives: Lives,
     accepted: Vec<Mutex<Accepted>>, // lock: one at a time
@@ -81,77 +72,94 @@ struct Accepted {
 }
 
 impl Load<'_> {
-    /// Nobody has written yet. `name` begins the lines of progress.
+    /// Fifty pairs; nobody has written yet. `name` begins the lines of progress.
     pub fn new(name: &str, seed: u64) -> Load<'_> {
+        Load::of(name, seed, HABITS, PAIRS)
+    }
+
+    /// As many pairs, whose recipients have these habits, four at a time.
+    pub fn of<'d>(name: &'d str, seed: u64, habits: &'d [Habit], pairs: usize) -> Load<'d> {
         Load {
             name,
             dice: Dice::new(seed, 0),
             seed,
-            ledger: Ledger::new((0..PAIRS).map(levels).collect()),
+            habits,
+            pairs,
+            pause_ms: PAUSE_MS,
+            ledger: Ledger::new((0..pairs).map(levels).collect()),
             lives: Lives::new(),
-            accepted: (0..PAIRS).map(|_| Mutex::default()).collect(),
+            accepted: (0..pairs).map(|_| Mutex::default()).collect(),
         }
     }
 
-    /// Kills the server `times` times and looks for everything. `after_death` is given the directory before the next start, `prepare` each start's settings.
+    /// Another pause between two bursts, at the longest.
+    pub fn pause_ms(mut self, pause_ms: u64) -> Self {
+        self.pause_ms = pause_ms;
+        self
+    }
+
+    /// Goes on while `ordeal` does to the server what the drill is about; then everything is looked for. The server that `ordeal` gives back is
+    /// stopped at the end, after `leave`, which finds a server that everybody has left.
     pub fn run(
         mut self,
-        times: u32,
-        data: &Path,
-        prepare: impl Fn(&mut Setup) -> &mut Setup,
-        mut after_death: impl FnMut(&Path, &mut Dice),
-    ) -> Report {
-        let server = process::start(data, &prepare);
+        server: Server,
+        ordeal: impl FnOnce(&Load<'_>, Server, &mut Dice) -> Server,
+        leave: impl FnOnce(&Server),
+    ) -> Verdict {
+        let data = server.data();
         let mut dice = std::mem::replace(&mut self.dice, Dice::new(0, 0));
-        let (mut report, mut server) = thread::scope(|scope| {
-            let mut server = server;
-            let this = &self;
+        let mut server = thread::scope(|scope| {
+            let (this, data) = (&self, &data);
             this.lives.begin(&server);
-            for pair in 0..PAIRS {
+            for pair in 0..this.pairs {
                 scope.spawn(move || this.send(pair));
                 scope.spawn(move || this.receive(pair));
             }
             scope.spawn(move || this.save(data));
-            let (mut slowest_start, mut unsound, mut wrong) = (Duration::ZERO, 0, Vec::new());
-            for time in 1..=times {
-                this.lives.stay_away(dice.millis(50, 1500));
-                this.lives.end();
-                server.kill9();
-                after_death(data, &mut dice);
-                let integrity = process::integrity(data);
-                if integrity != "ok" {
-                    unsound += 1;
-                    wrong.push(format!("after kill {time}: integrity_check says: {integrity}"));
-                }
-                let started_at = Instant::now();
-                server = server.restart();
-                let took = started_at.elapsed();
-                slowest_start = slowest_start.max(took);
-                if took > Duration::from_secs(1) {
-                    wrong.push(format!("after kill {time}: listening again only after {:.2} s", took.as_secs_f64()));
-                }
-                this.lives.begin(&server);
-                let (receipts, shown) = (this.ledger.receipts_so_far(), this.ledger.shown_so_far());
-                eprintln!("{}: {time} of {times}: {receipts} receipts, {shown} shown", this.name);
-            }
+            let server = ordeal(this, server, &mut dice);
             this.lives.wind_up();
-            (Report { verdict: Verdict::default(), slowest_start, unsound, wrong }, server)
+            server
         });
-        // Nothing died any more after they were accepted.
-        for (channel, accepted) in
-            self.accepted.iter().enumerate().filter(|(pair, _)| levels(*pair).sender == Level::One)
-        {
-            let last = accepted.lock().last;
-            self.ledger.promised(channel, last..=last);
+        leave(&server);
+        for channel in 0..self.pairs {
+            // Nothing ended any more after the last texts of level 1 were accepted.
+            let last = match self.lives.count() {
+                1 => 1..=self.ledger.sent(channel),
+                _ if levels(channel).sender == Level::One => {
+                    let last = self.accepted[channel].lock().last;
+                    last..=last
+                }
+                _ => continue,
+            };
+            self.ledger.promised(channel, last);
         }
-        report.verdict = self.ledger.judge();
-        report.wrong.append(&mut report.verdict.wrong);
-        report.wrong.extend(self.lives.surprises());
+        let mut verdict = self.ledger.judge();
+        verdict.wrong.extend(self.lives.surprises());
         let ended = server.sigterm();
         if !ended.success() {
-            report.wrong.push(format!("at the end SIGTERM: {ended}"));
+            verdict.wrong.push(format!("at the end SIGTERM: {ended}"));
         }
-        report
+        verdict
+    }
+
+    /// The server and its end, and where whoever has to do with it waits.
+    pub fn lives(&self) -> &Lives {
+        &self.lives
+    }
+
+    /// A line of progress.
+    pub fn tell(&self, progress: &str) {
+        let (receipts, shown) = (self.ledger.receipts_so_far(), self.ledger.shown_so_far());
+        eprintln!("{}: {progress}: {receipts} receipts, {shown} shown", self.name);
+    }
+
+    /// The present server is about to be stopped in order: what it has accepted by now is safe.
+    pub fn promise_accepted(&self) {
+        let (_, life) = self.lives.connect();
+        let accepted = self.accepted.iter().map(|accepted| *accepted.lock()).enumerate();
+        for (channel, accepted) in accepted.filter(|(_, accepted)| accepted.life == life) {
+            self.ledger.promised(channel, accepted.first..=accepted.last);
+        }
     }
 
     fn send(&self, pair: usize) {
@@ -191,7 +199,8 @@ impl Load<'_> {
             let is_last = self.lives.is_winding_up();
             for left in (0..=dice.roll(BURST)).rev() {
                 let mark = self.ledger.next(pair, is_last && left == 0);
-                let padding = if dice.is_one_in(50) { dice.roll(20_000) } else { dice.roll(200) };
+                let is_long = self.habit(pair) == Habit::Dawdles;
+                let padding = if is_long || dice.is_one_in(50) { dice.roll(LONG_BYTES) } else { dice.roll(200) };
                 // Whatever comes of the write, it is remembered.
                 *has_sent_last = is_numbered && mark.is_last;
                 person.send(&to, &mark.text(padding as usize))?;
@@ -203,7 +212,7 @@ impl Load<'_> {
             if is_last {
                 break;
             }
-            let until = Instant::now() + dice.millis(0, PAUSE_MS);
+            let until = Instant::now() + dice.millis(0, self.pause_ms);
             while let Some(left) = until.checked_duration_since(Instant::now()) {
                 self.listen(person, pair, left)?;
             }
@@ -225,7 +234,7 @@ impl Load<'_> {
     fn listen(&self, person: &mut Person, pair: usize, timeout: Duration) -> Result<bool, ClientError> {
         match person.next(timeout)? {
             Some(Event::Receipt(receipt)) => self.ledger.receipt(pair, &receipt),
-            Some(Event::Notice(notice)) => self.lives.surprise(format!("{}: {notice:?}", person.name())),
+            Some(Event::Notice(notice)) => self.note_notice(person.name(), &notice),
             // A round trip.
             Some(Event::Text(_)) => {}
             None => return Ok(false),
@@ -233,14 +242,21 @@ impl Load<'_> {
         Ok(true)
     }
 
+    /// Only one that stops says so, and there is a next one.
+    fn note_notice(&self, name: &str, notice: &Notice) {
+        if notice.code != NoticeCode::Stopping || !self.lives.has_one_ended() {
+            self.lives.surprise(format!("{name}: {notice:?}"));
+        }
+    }
+
+    /// Each combination of levels has each habit.
+    fn habit(&self, pair: usize) -> Habit {
+        self.habits[pair / 4 % self.habits.len()]
+    }
+
     fn receive(&self, pair: usize) {
         let mut dice = Dice::new(self.seed, 2000 + pair as u64);
-        // Each combination of levels has each habit.
-        let habit = match pair / 4 % 4 {
-            0 | 1 => Habit::Stays,
-            2 => Habit::ComesAndGoes,
-            _ => Habit::IsAbsent,
-        };
+        let habit = self.habit(pair);
         let mut person = Person::new(format!("recipient {pair}"), levels(pair).recipient);
         if habit == Habit::IsAbsent {
             self.lives.wait_for_the_last();
@@ -248,12 +264,20 @@ impl Load<'_> {
         for connection in 1.. {
             let (connect, life) = self.lives.connect();
             let end = person.log_in(&connect).and_then(|()| {
-                let stay = (habit == Habit::ComesAndGoes).then(|| dice.millis(0, 400));
+                let stay = match habit {
+                    Habit::Stays | Habit::IsAbsent => None,
+                    Habit::ComesAndGoes => Some(dice.millis(0, 400)),
+                    Habit::IsAway | Habit::Dawdles => Some(dice.millis(2000, 5000)),
+                };
+                if habit == Habit::Dawdles {
+                    self.lives.stay_away(dice.millis(0, 15_000));
+                }
                 self.take_in(&mut person, connection, stay, &mut dice)
             });
             person.leave();
             match end {
                 Ok(true) => return,
+                Ok(false) if habit == Habit::IsAway => self.lives.stay_away(dice.millis(10_000, 40_000)),
                 Ok(false) => self.lives.stay_away(dice.millis(0, 600)),
                 Err(error) => self.lives.lost(life, person.name(), &error),
             }
@@ -296,7 +320,7 @@ impl Load<'_> {
                         return Ok(true);
                     }
                 }
-                Ok(Some(Event::Notice(notice))) => self.lives.surprise(format!("{}: {notice:?}", person.name())),
+                Ok(Some(Event::Notice(notice))) => self.note_notice(person.name(), &notice),
                 Ok(Some(Event::Receipt(receipt))) => panic!("{} has sent nothing: {receipt:?}", person.name()),
                 Ok(None) if self.lives.is_winding_up() && heard_at.elapsed() > PATIENCE => return Ok(true),
                 Ok(None) => {}

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use chatserver::client::{self, Client, ClientError, Connect, Notice, Receipt, SessionState};
 
+use crate::harness::PATIENCE;
 use crate::net;
 
 /// How a person's client speaks.
@@ -78,6 +79,11 @@ impl Person {
         self.state = None;
     }
 
+    /// Whether it has a connection, which may have ended.
+    pub fn is_there(&self) -> bool {
+        self.client.is_some()
+    }
+
     /// The connection; there is one.
     pub fn client(&mut self) -> &mut Client {
         self.client.as_mut().unwrap_or_else(|| panic!("{} is not logged in", self.name))
@@ -133,6 +139,13 @@ impl Person {
     /// Writes a logout. What the server wrote before its close is still to be read.
     pub fn say_goodbye(&mut self) -> Result<(), ClientError> {
         self.client().sender().logout()
+    }
+
+    /// The same, and reads to the end.
+    pub fn say_goodbye_and_wait(mut self) {
+        // If the connection has ended, `next` tells it.
+        let _ = self.say_goodbye();
+        while self.next(PATIENCE).is_ok() {}
     }
 
     /// Is not logged in any more. Whatever came and was not read is lost to this connection.

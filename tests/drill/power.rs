@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 use crate::Outcome;
 use crate::dice::Dice;
 use crate::harness::Setup;
+use crate::kill9::kill;
 use crate::load::Load;
 
 /// The drill's first argument when it is the process that is examined.
@@ -34,7 +35,8 @@ pub fn run(times: u32, seed: u64) -> Outcome {
 
     let mut losses = 0;
     let full = Shadow::new(&place.join("full"), &library, false);
-    let report = Load::new("power", seed).run(
+    let report = kill(
+        Load::new("power", seed),
         times,
         &full.data,
         |setup| full.prepare(setup),
@@ -47,7 +49,8 @@ pub fn run(times: u32, seed: u64) -> Outcome {
 
     let few = times.min(5);
     let normal = Shadow::new(&place.join("normal"), &library, true);
-    let would = Load::new("power, synchronous=NORMAL", seed).run(
+    let would = kill(
+        Load::new("power, synchronous=NORMAL", seed),
         few,
         &normal.data,
         |setup| normal.prepare(setup),

@@ -60,6 +60,17 @@ impl Lives {
         self.state.lock().is_last
     }
 
+    /// How many servers there were.
+    pub fn count(&self) -> u32 {
+        self.state.lock().life
+    }
+
+    /// Whether a server has ended, or is about to.
+    pub fn has_one_ended(&self) -> bool {
+        let state = self.state.lock();
+        state.life > 1 || state.connect.is_none()
+    }
+
     /// Where to connect, as soon as there is a server, and the number of its life.
     pub fn connect(&self) -> (Connect, u32) {
         let mut state = self.state.lock();

@@ -47,9 +47,26 @@ fn who_sends_too_many_packets_is_read_more_slowly_and_nobody_else_notices() {
     assert_eq!(server.logged("so it is read more slowly"), 1, "one line a minute");
 }
 
+/// What was not used while nothing came is lost: a bucket holds no more than it can.
+#[test]
+fn silence_buys_no_longer_burst() {
+    let server = unhurried("50");
+    let mut bob = server.login("bob");
+    let mut ann = raw_login(&server, "ann");
+    let texts_sent = numbered("after a pause", 120);
+    // No condition to wait for: the time itself is what would be credited.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    let started_at = Instant::now();
+    ann.write_all(&chats("ann", "bob", &texts_sent)).unwrap();
+    assert_eq!(texts(&mut bob, 120), texts_sent);
+    assert!(started_at.elapsed().as_secs_f64() > 1.3, "{:?}: 50 at once, 70 at 50 a second", started_at.elapsed());
+}
+
 #[test]
 fn who_sends_too_many_bytes_is_read_more_slowly() {
-    let server = Server::start(|setup| setup.set("max_bytes_per_second", "20 KiB"));
+    let server = Server::start(|setup| {
+        setup.set("max_bytes_per_second", "20 KiB").set("max_packet_bytes", "4 KiB").set("max_text_bytes", "2000")
+    });
     let mut bob = server.login("bob");
     let mut ann = raw_login(&server, "ann");
     let long = |number: usize| format!("{number}{}", "x".repeat(1900));
@@ -151,7 +168,7 @@ fn strangers_cannot_fill_the_log() {
     });
 }
 
-/// Anybody can write to names that nobody has. Their mailboxes must not stay in memory.
+/// Hardening: unbounded queues (ejabberd CVE-2010-0305): anybody can write to names that nobody has, and their mailboxes must not stay in memory.
 #[test]
 fn messages_to_invented_names_go_to_disk_and_are_refused_at_its_limit() {
     const NAMES: usize = 20_000;

@@ -284,7 +284,7 @@ fn a_key_file_is_read_by_server_and_clients() {
     assert_ends(&chatserver(&["key", "new", "--bits", "100"], ""), 2);
 }
 
-/// Hardening: secrets readable or logged.
+/// Hardening: secrets readable or logged (Mosquitto CVE-2017-9868): a key that others can read is none.
 #[test]
 fn a_key_file_that_others_can_read_is_refused_by_server_and_clients() {
     let server = Server::start_default();

@@ -4,14 +4,19 @@
 //!
 //! Read first: strace(1) on `inject`.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::*;
+use crate::wire;
 
 /// Says that a test was not run, and why.
 pub fn skipped(test: &str, why: &str) {
@@ -28,9 +33,22 @@ impl Fault {
     /// Makes system calls fail in all threads of the server: `"fsync,fdatasync"`, `"error=EIO"` (strace's words). `None`, and a line
     /// about `test`, where there is no strace, or where it may not be used.
     pub fn inject(server: &Server, test: &str, calls: &str, fault: &str) -> Option<Fault> {
+        Fault::attach(&["-f", "-p", &server.pid().to_string()], test, calls, fault)
+    }
+
+    /// The same in the one thread of this name: others are not slowed down, and `when=` counts its calls alone.
+    pub fn inject_in(server: &Server, thread: &str, test: &str, calls: &str, fault: &str) -> Option<Fault> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+        let mut tasks = tasks.filter_map(|task| Some(task.ok()?.path()));
+        let named =
+            |task: &PathBuf| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim_end() == thread);
+        let task = tasks.find(named).unwrap_or_else(|| panic!("no thread has the name {thread}"));
+        Fault::attach(&["-p", &task.file_name().unwrap().to_string_lossy()], test, calls, fault)
+    }
+
+    fn attach(whom: &[&str], test: &str, calls: &str, fault: &str) -> Option<Fault> {
         let mut command = Command::new("strace");
-        command.args(["-f", "-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{fault}")]);
-        command.args(["-p", &server.pid().to_string()]);
+        command.args(["-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:{fault}")]).args(whom);
         let started = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         let Ok(mut strace) = started else {
             skipped(test, "no strace");
@@ -58,6 +76,44 @@ impl Drop for Fault {
         // It lets all threads go on before it ends.
         let _ = kill_process(self.pid, Signal::TERM);
         let _ = self.strace.wait();
+    }
+}
+
+/// A file system of a few MiB, unmounted when dropped.
+pub struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// One of `size` ("2m"). `None`, and a line about `test`, where that is not allowed.
+    pub fn mount(test: &str, size: &str) -> Option<SmallDisk> {
+        let dir = tempfile::tempdir().unwrap();
+        let mounted = mount(&["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "tmpfs"], &dir);
+        if !mounted {
+            skipped(test, "no right to mount a file system");
+            return None;
+        }
+        Some(SmallDisk(dir))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Gives it more room, or less.
+    pub fn resize(&self, size: &str) {
+        assert!(mount(&["-o", &format!("remount,size={size}")], &self.0));
+    }
+}
+
+fn mount(options: &[&str], dir: &tempfile::TempDir) -> bool {
+    let done = Command::new("mount").args(options).arg(dir.path()).output();
+    done.is_ok_and(|output| output.status.success())
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a server that is being killed may still hold files.
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).output();
     }
 }
 
@@ -96,6 +152,19 @@ pub fn is_asleep(server: &Server) -> bool {
 pub fn until_at_rest(server: &Server, at_rest: &Holdings) {
     let is_at_rest = happens_within(PATIENCE, || Holdings::of(server) == *at_rest);
     assert!(is_at_rest, "at rest it was {at_rest:?}, now it is {:?}", Holdings::of(server));
+}
+
+/// Somebody who logs in, reads nothing but the beginning of the answer, and has a small buffer.
+pub fn deaf(server: &Server, name: &str) -> TcpStream {
+    let socket: OwnedFd = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    sockopt::set_socket_recv_buffer_size(&socket, 4096).unwrap();
+    let address: SocketAddr = server.addr().parse().unwrap();
+    rustix::net::connect(&socket, &address).unwrap();
+    let mut socket = TcpStream::from(socket);
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.write_all(&wire::login(name)).unwrap();
+    socket.read_exact(&mut [0; 8]).unwrap();
+    socket
 }
 
 /// Numbers that look random and are the same in each run (SplitMix64).

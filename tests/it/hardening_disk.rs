@@ -1,13 +1,18 @@
 //! A disk that fails or is full: nothing that was accepted is lost, the log says what is the matter, and it mends itself.
 
 use std::fs;
-use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use chatserver::client::{Event, Level};
+use chatserver::protocol::NoticeCode;
+use mail_parser::MessageParser;
+use rustix::process::Signal;
 
 use crate::hardening::*;
 use crate::harness::*;
+use crate::smtp::{Behaviour, Received, SmtpServer};
 
 const SYNC: &str = "fsync,fdatasync";
 const WRITE: &str = "pwrite64,pwritev,ftruncate,fallocate";
@@ -147,45 +152,78 @@ fn who_takes_over_from_a_sender_that_waits_does_not_wait() {
 }
 
 #[test]
-fn stopping_with_an_ill_disk_ends_and_says_what_is_lost() {
-    let mut server = Server::start(|setup| setup.set("save_interval", "10 s"));
-    send_all(&mut server.login("ann"), "bob", &numbered("ill", 100));
-    let test = "stopping_with_an_ill_disk_ends_and_says_what_is_lost";
+fn a_level_2_sender_past_full_memory_is_told_and_has_no_receipt_for_what_is_not_on_disk() {
+    let server = small_server("500 ms");
+    let mut ann = server.connect().level(Level::Two).login("ann").unwrap();
+    let test = "a_level_2_sender_past_full_memory_is_told_and_has_no_receipt_for_what_is_not_on_disk";
+    let Some(disk) = Fault::inject(&server, test, SYNC, "error=EIO") else { return };
+    let texts = &many()[..60];
+    texts.iter().for_each(|text| ann.queue("bob", text));
+    ann.flush().unwrap();
+    let mut told = Vec::new();
+    while let Ok(event) = ann.next_event(PATIENCE) {
+        told.extend(event);
+    }
+    let [Event::Notice(notice)] = &told[..] else { panic!("what it is told: {told:?}") };
+    assert_eq!(notice.code, NoticeCode::Overloaded);
+    disk.end();
+    server.wait_for_log("saving works again");
+    let mut ann = server.connect().resume(ann.into_state()).unwrap();
+    eventually("each has its receipt", || {
+        let _ = ann.next_event(Duration::from_millis(50)).unwrap();
+        ann.unreceipted() == 0
+    });
+    assert_eq!(all_texts(&mut server.login("bob")), texts);
+}
+
+#[test]
+fn a_disk_that_is_ill_for_long_is_told_by_mail() {
+    let mail = SmtpServer::start(Behaviour::default());
+    let server = Server::start(|setup| {
+        setup.set("max_packet_bytes", "4 KiB").set("max_text_bytes", "3 KiB").set("memory_bytes", "64 KiB");
+        setup.set("save_interval", "100 ms").set("mail_to", "ops@example.org").set("smtp_tls", "none");
+        // The watch looks as often.
+        setup.set("smtp_port", &mail.port.to_string()).set("report_interval", "1 s")
+    });
+    let mut ann = server.login("ann");
+    let test = "a_disk_that_is_ill_for_long_is_told_by_mail";
     let Some(_disk) = Fault::inject(&server, test, SYNC, "error=EIO") else { return };
+    many()[..60].iter().for_each(|text| ann.queue("bob", text));
+    ann.flush().unwrap();
+    eventually("an alert", || {
+        let told = |received: &Received| {
+            let mail = MessageParser::default().parse(&received.mail).unwrap();
+            mail.body_text(0).unwrap().contains("the memory for messages (64 KiB) is full")
+        };
+        mail.received().iter().any(told)
+    });
+}
+
+#[test]
+fn stopping_with_an_ill_disk_tries_until_the_deadline_and_says_what_is_lost() {
+    let mut server = Server::start(|setup| setup.set("save_interval", "1 h").set("shutdown_timeout", "1500 ms"));
+    send_all(&mut server.login("ann"), "bob", &numbered("ill", 100));
+    let test = "stopping_with_an_ill_disk_tries_until_the_deadline_and_says_what_is_lost";
+    let Some(_disk) = Fault::inject_in(&server, "timer", test, SYNC, "error=EIO") else { return };
+    let begun = Instant::now();
     let status = server.sigterm();
+    let took = begun.elapsed();
     assert_eq!(status.code(), Some(1));
     server.wait_for_log("100 accepted messages could not be saved and are lost");
+    assert!((Duration::from_millis(1500)..Duration::from_secs(3)).contains(&took), "it took {took:?}");
 }
 
-/// A file system of a few MiB, unmounted when dropped.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(test: &str, size: &str) -> Option<SmallDisk> {
-        let dir = tempfile::tempdir().unwrap();
-        let mounted = mount(&["-t", "tmpfs", "-o", &format!("size={size},mode=0700"), "tmpfs"], &dir);
-        if !mounted {
-            skipped(test, "no right to mount a file system");
-            return None;
-        }
-        Some(SmallDisk(dir))
-    }
-
-    fn resize(&self, size: &str) {
-        assert!(mount(&["-o", &format!("remount,size={size}")], &self.0));
-    }
-}
-
-fn mount(options: &[&str], dir: &tempfile::TempDir) -> bool {
-    let done = Command::new("mount").args(options).arg(dir.path()).output();
-    done.is_ok_and(|output| output.status.success())
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a server that is being killed may still hold files.
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).output();
-    }
+#[test]
+fn a_disk_that_is_well_again_before_the_deadline_of_a_stop_loses_nothing() {
+    let mut server = Server::start(|setup| setup.set("save_interval", "1 h"));
+    send_all(&mut server.login("ann"), "bob", &numbered("ill", 100));
+    let test = "a_disk_that_is_well_again_before_the_deadline_of_a_stop_loses_nothing";
+    let Some(disk) = Fault::inject_in(&server, "timer", test, SYNC, "error=EIO") else { return };
+    server.signal(Signal::TERM);
+    server.wait_for_log("saving failed (try 2)");
+    disk.end();
+    assert_eq!(server.wait(PATIENCE).code(), Some(0));
+    assert_eq!(all_texts(&mut server.restart().login("bob")), numbered("ill", 100));
 }
 
 #[test]
@@ -193,7 +231,7 @@ fn a_really_full_disk_loses_nothing_and_mends_when_there_is_room() {
     let Some(disk) = SmallDisk::mount("a_really_full_disk_loses_nothing_and_mends_when_there_is_room", "2m") else {
         return;
     };
-    let data = disk.0.path().join("data");
+    let data = disk.path().join("data");
     let server = Server::start(|setup| setup.data(&data).set("save_interval", "100 ms"));
     let mut pair = Pair::of(&server, "healthy", "happy");
     let mut ann = server.login("ann");

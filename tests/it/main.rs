@@ -28,6 +28,7 @@ mod shutdown;
 mod storage;
 
 mod command_line;
+mod conformance;
 mod languages;
 mod log_lines;
 mod service;
@@ -47,6 +48,7 @@ mod hardening_crowd;
 mod hardening_disk;
 mod hardening_limits;
 mod hardening_network;
+mod hardening_panic;
 mod hardening_slow;
 mod hardening_stress;
 mod network;

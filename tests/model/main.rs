@@ -25,7 +25,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use chatserver::{clock, config, health, protocol};
+use chatserver::{clock, config, faults, health, protocol};
 use clap::Parser;
 use shuttle::{Config, FailurePersistence, MaxSteps, Runner};
 

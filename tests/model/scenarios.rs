@@ -125,7 +125,7 @@ fn run(settings: Settings) {
     }
     let delivery = world.server().delivery.clone();
     delivery.stop();
-    delivery.agenda.stop();
+    delivery.agenda.stop(std::time::Instant::now());
     world.join_timers();
 }
 

@@ -266,7 +266,7 @@ impl World {
         self.sockets().iter().for_each(|socket| socket.kill());
         server.is_stopping.store(true, sync::Ordering::SeqCst);
         server.delivery.stop();
-        server.delivery.agenda.stop();
+        server.delivery.agenda.stop(std::time::Instant::now());
         self.start();
     }
 

@@ -1,10 +1,12 @@
 //! PK_ClientAck: a level-2 client has taken in everything up to a seq.
 
+use crate::faults;
 use crate::protocol::{Message, NoticeCode, ProtocolError};
 use crate::server::peer::{Flow, Peer};
 
 /// What it acknowledges is forgotten, and its senders are told.
 pub fn handle_ack(peer: &mut Peer, seq: u64) -> Flow {
+    faults::point("ack");
     let Some(session) = &peer.session else {
         return Flow::End(ProtocolError::NotLoggedIn { kind: 102 }.into());
     };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::delivery::{Accepted, Delivery, Known, Mailbox, Numbered, Owed};
+use crate::faults;
 use crate::health::{Counter, Counters};
 use crate::limits;
 use crate::protocol::{Chat, Cipher, MAX_NUMBER, Message, PacketType, ProtocolError, Reason, UserName};
@@ -14,6 +15,7 @@ use crate::storage::StorageError;
 /// Takes the message in, or refuses it: with a receipt where it has a number, silently at level 1, which has no way to tell. `packet` is the packet as
 /// received when it may be forwarded as it is.
 pub fn handle_chat(peer: &mut Peer, chat: Chat<'_>, packet: Option<&[u8]>) -> Flow {
+    faults::point("chat");
     let Peer { shared, config, session: Some(session), recipient, touched, now, .. } = peer else {
         return Flow::End(ProtocolError::NotLoggedIn { kind: PacketType::C2CTextChat as u32 }.into());
     };
@@ -66,6 +68,7 @@ pub fn handle_chat(peer: &mut Peer, chat: Chat<'_>, packet: Option<&[u8]>) -> Fl
         }
         taken
     });
+    faults::point("accepted");
     match taken {
         None => return Flow::End(Ending::Replaced),
         Some(Taken::Before) => {}

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::delivery::{HungUp, Ledger, Outbox, Session, Welcome};
+use crate::faults;
 use crate::language::{Language, say};
 use crate::limits;
 use crate::protocol::{Granted, LoginAnswer, Message, NameError, UserName};
@@ -56,6 +57,7 @@ impl Refusal {
 
 /// Answers the login; the connection ends when the answer is no.
 pub fn handle_login(peer: &mut Peer, name: &str, level: Option<u32>, last_seq: Option<u64>) -> Flow {
+    faults::point("login");
     let language = peer.config.language;
     let is_level_2 = level.is_some_and(|level| level >= 2);
     match log_in(peer, name, is_level_2, last_seq.filter(|_| is_level_2), language) {
@@ -87,8 +89,9 @@ fn log_in(
         return Err(Refusal::NoMemory);
     }
     let disk_failed = |error: StorageError| {
-        log::error!("c{}: login: {error}", peer.id);
-        counters.logins_refused_disk.add(1);
+        if let Some(count) = counters.logins_refused_disk.note(peer.now.mono_ms) {
+            log::error!("c{}: login: {error} ({count} since the last such line)", peer.id);
+        }
         Refusal::Disk
     };
     let mailbox = delivery.mailbox(name.key()).map_err(disk_failed)?;
@@ -139,6 +142,7 @@ fn log_in(
         shared.writers.start(session.clone(), &shared);
     }
     peer.touched.owed.add(&session);
+    faults::point("logged in");
     Ok(())
 }
 
