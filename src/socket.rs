@@ -1,5 +1,5 @@
 //! What is asked of a socket and the standard library does not ask: to send without waiting, to wait for it alone, and what Linux knows about the
-//! connection, with the only `unsafe` of the server but one word to the allocator (`heap.rs`) and one to the runtime (`main.rs`).
+//! connection, with the only `unsafe` of the server but two words to the allocator (`heap.rs`) and one to the runtime (`main.rs`).
 //!
 //! Read first: tcp(7), and RFC 9293 §3.4 on what an acknowledgement says.
 

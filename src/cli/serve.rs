@@ -65,7 +65,7 @@ fn parse_listen(text: &str) -> Result<SocketAddr, String> {
 
 /// Runs the command: returns when the server has stopped.
 pub fn run(args: Args) -> ExitCode {
-    heap::give_back_large();
+    heap::set_up();
     let sources =
         Sources { listen: args.listen, allow_published_key: args.allow_published_key, ..args.settings.sources() };
     let resolved = match Resolved::from_sources(&sources) {

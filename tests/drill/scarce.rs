@@ -92,14 +92,17 @@ impl Insiders {
             std::thread::sleep(KNOCKS_EVERY);
         }
         let share = (server.cpu() - cpu).as_secs_f64() / begun.elapsed().as_secs_f64();
-        let lines = server.log().lines().count() - lines;
+        let log = server.log();
+        let new: Vec<&str> = log.lines().skip(lines).collect();
+        // An alert is told once, when it is due, and not for each who knocks.
+        let lines = new.iter().filter(|line| !line.contains("alert")).count();
         need.cpu = need.cpu.max(share);
         need.lines = need.lines.max(lines);
         if share > CPU_SHARE {
             need.wrong.push(format!("{name}: the server used {:.1} % of a core", share * 100.0));
         }
         if lines as f64 > LASTS.as_secs_f64().ceil() {
-            need.wrong.push(format!("{name}: {lines} log lines in {LASTS:?}"));
+            need.wrong.push(format!("{name}: {lines} log lines in {LASTS:?}: {new:?}"));
         }
     }
 
@@ -143,7 +146,8 @@ pub fn at_the_cap(prepare: impl FnOnce(&mut Setup) -> &mut Setup, wrong: &mut Ve
     let mut server =
         Server::start(|setup| prepare(setup.set("max_writers", &WRITERS.to_string()).set("log_level", "info")));
     let computed = format!("up to {CAP} connections");
-    if server.logged(&computed) == 0 {
+    // The log has a thread of its own.
+    if !happens_within(PATIENCE, || server.logged(&computed) > 0) {
         wrong.push(format!("the cap is not as computed: no \"{computed}\" in the log"));
     }
     // What waits is put where it waits: to send so much takes long.

@@ -90,7 +90,9 @@ fn without(
         }
     }
     until_served(server, name, need);
-    if failed() == failed_before {
+    // A thread may find the stack of an earlier one, and needs fewer calls then.
+    let is_certain = want.is_none_or(|(_, fault)| !fault.contains("when"));
+    if is_certain && failed() == failed_before {
         need.wrong.push(format!("{name}: every thread could be started"));
     }
 }
