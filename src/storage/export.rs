@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, ToSql};
 
-use super::{Row, StorageError, messages, users};
+use super::messages::{self, Name};
+use super::{Row, StorageError, users};
 
 /// Rows and bytes of text in one batch.
 const BATCH_ROWS: usize = 1000;
@@ -39,7 +40,7 @@ pub struct Export {
 
 /// The user whose messages are read.
 struct Turn {
-    key: String,
+    key: Name,
     name: String,
     /// The last seq that was read, and the last to be read.
     after: u64,
@@ -90,12 +91,13 @@ impl Export {
 
     /// The next user's turn; false: there is none.
     fn next_user(&mut self) -> rusqlite::Result<bool> {
-        let (query, key) = match (&self.only, &self.user) {
+        let (query, key): (_, &dyn ToSql) = match (&self.only, &self.user) {
             (Some(_), Some(_)) => return Ok(false),
-            (Some(only), None) => (ONE, only.as_str()),
-            (None, user) => (NEXT, user.as_ref().map_or("", |user| user.key.as_str())),
+            (Some(only), None) => (ONE, only),
+            (None, None) => (NEXT, &""),
+            (None, Some(user)) => (NEXT, &user.key),
         };
-        let name = |row: &rusqlite::Row| Ok((messages::text(row, 0)?, messages::text(row, 1)?));
+        let name = |row: &rusqlite::Row| Ok((row.get(0)?, messages::text(row, 1)?));
         let Some((key, name)) = self.connection.prepare_cached(query)?.query_row([key], name).optional()? else {
             return Ok(false);
         };
@@ -146,6 +148,21 @@ mod tests {
         assert!(all[3..].iter().map(|(to, seq)| (to.as_str(), *seq)).eq((1..=many).map(|seq| ("zoe\u{301}", seq))));
         assert_eq!(exported(dir.path(), Some("bob")), [("bob".into(), 7)]);
         assert_eq!(exported(dir.path(), Some("nobody")), []);
+    }
+
+    #[test]
+    fn names_that_are_no_utf_8_keep_it_neither_from_ending_nor_from_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Storage::open(dir.path()).unwrap();
+        saved(&storage, &Batch { inserts: vec![insert("ann", 1, "x"), insert("zoe", 2, "x")], ..Batch::default() });
+        let by_hand = Connection::open(dir.path().join(super::super::DATABASE)).unwrap();
+        // One before the sign that is shown in its place, and one behind it.
+        for name in ["61FF", "F1F1"] {
+            let insert = format!("INSERT INTO messages VALUES (CAST(x'{name}' AS TEXT), 3, 'eve', 'odd', 0, 0, NULL)");
+            by_hand.execute(&insert, []).unwrap();
+        }
+        let expected = [("ann".into(), 1), ("a\u{fffd}".into(), 3), ("zoe".into(), 2), ("\u{fffd}\u{fffd}".into(), 3)];
+        assert_eq!(exported(dir.path(), None), expected);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! Each function is a few statements on the connection that it is given; the transaction around them is the caller's (mod.rs).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use rusqlite::types::ValueRef;
-use rusqlite::{CachedStatement, Connection, Transaction, params};
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, Connection, ToSql, Transaction, params};
 
 use super::error::Cause;
 use super::set_aside::Refused;
@@ -150,7 +151,7 @@ pub(super) fn expire(transaction: &Transaction, before: i64, max_rows: usize) ->
 /// See `Storage::read`.
 pub(super) fn read(
     connection: &Connection,
-    recipient: &str,
+    recipient: impl ToSql,
     after: u64,
     upto: u64,
     max_rows: usize,
@@ -192,7 +193,7 @@ fn msg_id(row: &rusqlite::Row, column: usize) -> rusqlite::Result<Option<u64>> {
     Ok(row.get::<_, Option<i64>>(column)?.and_then(|number| u64::try_from(number).ok()))
 }
 
-pub(super) fn backlog(connection: &Connection, recipient: &str) -> rusqlite::Result<Backlog> {
+pub(super) fn backlog(connection: &Connection, recipient: impl ToSql) -> rusqlite::Result<Backlog> {
     let found = connection.prepare_cached(BACKLOG)?.query_row([recipient], counts)?;
     Ok(match found.first_seq {
         0 => Backlog::default(),
@@ -224,6 +225,32 @@ pub(super) fn count(row: &rusqlite::Row, column: usize) -> rusqlite::Result<u64>
 }
 
 /// A text column. Ours are UTF-8; what somebody wrote by hand must not stop the backlog of its recipient.
+/// A name as it stands in the database, where somebody's hand may have put other bytes than UTF-8: whoever goes on after it must not go on after
+/// what was read in its place.
+#[derive(Clone, Default)]
+pub(super) struct Name(Vec<u8>);
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&String::from_utf8_lossy(&self.0), f)
+    }
+}
+
+impl ToSql for Name {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(ValueRef::Text(&self.0)))
+    }
+}
+
+impl FromSql for Name {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Name> {
+        match value {
+            ValueRef::Text(bytes) => Ok(Name(bytes.to_owned())),
+            _ => Err(FromSqlError::InvalidType),
+        }
+    }
+}
+
 pub(super) fn text(row: &rusqlite::Row, column: usize) -> rusqlite::Result<String> {
     match row.get_ref(column)? {
         ValueRef::Text(bytes) => Ok(String::from_utf8_lossy(bytes).into_owned()),

@@ -69,7 +69,7 @@ pub struct Storage {
     used: AtomicU64,
     /// The sender after which the next expiry goes on.
     // lock: storage.expired_upto, a leaf, held for no longer than a copy
-    expired_upto: Mutex<String>,
+    expired_upto: Mutex<messages::Name>,
 }
 
 /// What waits for one user.

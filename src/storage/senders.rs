@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::messages::{bad_row, clamped, text, unless_machine};
+use super::messages::{Name, bad_row, clamped, unless_machine};
 use super::set_aside::Refused;
 use super::{Batch, StorageError};
 use crate::protocol::UserName;
@@ -240,15 +240,14 @@ pub(super) fn read(connection: &Connection, sender: &str) -> rusqlite::Result<Se
 /// No index by time: each save would pay for it, for every sender, and to look at a thousand senders costs less than to save ten.
 pub(super) fn expire(
     transaction: &Transaction,
-    after: &str,
+    after: &Name,
     before: i64,
     max_rows: usize,
-) -> Result<String, StorageError> {
+) -> Result<Name, StorageError> {
     let mut statement = transaction.prepare_cached(LOOK)?;
-    let senders = statement.query_map(params![after, before, clamped(max_rows as u64)], |row| {
-        Ok((text(row, 0)?, row.get::<_, bool>(1)?))
-    })?;
-    let senders: Vec<(String, bool)> = senders.collect::<rusqlite::Result<_>>()?;
+    let senders =
+        statement.query_map(params![after, before, clamped(max_rows as u64)], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let senders: Vec<(Name, bool)> = senders.collect::<rusqlite::Result<_>>()?;
     let mut deleted = 0;
     for (sender, is_old) in &senders {
         if *is_old {
@@ -262,10 +261,10 @@ pub(super) fn expire(
         }
     }
     let is_end = senders.len() < max_rows;
-    Ok(senders.into_iter().next_back().filter(|_| !is_end).map_or_else(String::new, |(sender, _)| sender))
+    Ok(senders.into_iter().next_back().filter(|_| !is_end).map_or_else(Name::default, |(sender, _)| sender))
 }
 
-fn forget(transaction: &Transaction, sender: &str) -> rusqlite::Result<usize> {
+fn forget(transaction: &Transaction, sender: &Name) -> rusqlite::Result<usize> {
     transaction.prepare_cached(FORGET)?.execute([sender])?;
     transaction.prepare_cached(DELETE_ALL)?.execute([sender])
 }

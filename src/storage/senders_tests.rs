@@ -338,6 +338,21 @@ fn senders_who_use_no_numbers_are_forgotten_a_few_at_a_time() {
     assert_eq!((after_expiry(99, 99), ids(&storage, "e")), ("e".to_owned(), vec![id(251)]));
 }
 
+#[test]
+fn a_sender_whose_name_is_no_utf_8_is_forgotten_like_others_and_holds_nobody_up() {
+    let (_dir, storage) = open();
+    saved(&storage, &senders([SenderUpdate { used_at: 10, ..update("\u{10ffff}", 0, &[id(1)]) }]));
+    by_hand(
+        &storage,
+        "INSERT INTO senders VALUES (CAST(x'F1F1' AS TEXT), 0, 1, 10), (CAST(x'61FF' AS TEXT), 0, 1, 10);
+         INSERT INTO sent VALUES (CAST(x'F1F1' AS TEXT), 0, x'01');",
+    );
+    for _ in 0..3 {
+        assert_eq!(storage.expire(11, 1).unwrap(), []);
+    }
+    assert_eq!(number(&storage, "SELECT count(*) FROM sent"), 0);
+}
+
 /// A step of the property test; senders are 0 to 2, recipients 0 and 1.
 #[derive(Debug, Clone)]
 enum Step {

@@ -196,7 +196,7 @@ fn key(name: &str) -> Arc<str> {
     UserName::parse(name).expect("a good name").key().clone()
 }
 
-/// With the schema as it is every row is read, as a writer reads it: batch after batch, in order. `false`: no server starts on it. `false`: no server can start.
+/// With the schema as it is every row is read, as a writer reads it: batch after batch, in order. `false`: no server can start.
 fn read_all(dir: &Path, waiting: &BTreeMap<String, Vec<(i64, String)>>) -> bool {
     let storage = Storage::open(dir).expect("the schema is ours");
     storage.total().expect("counts");
