@@ -58,6 +58,8 @@
 //! The library installs no signal handler and no log: it logs through the crate `log`, and whoever embeds it decides where that goes.
 //! One server per data directory; the program `chatserver` keeps a second one away with a lock file, an embedder sees to it itself.
 
+#[cfg(feature = "tools")]
+pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod clock;

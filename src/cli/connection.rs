@@ -3,7 +3,7 @@
 //! It must not know what a command sends or prints.
 
 use std::env::VarError;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -65,14 +65,7 @@ impl ConnectionArgs {
     /// # Errors
     /// As [`ConnectionArgs::connect`].
     pub fn key(&self) -> Result<Key, String> {
-        Ok(match (&self.key_file, std::env::var(KEY_VARIABLE)) {
-            (Some(path), _) => Key::read(path).map_err(|fault| fault.to_string())?,
-            (None, Ok(text)) => Key::parse(&text).map_err(|fault| format!("{KEY_VARIABLE}: {fault}"))?,
-            (None, Err(VarError::NotPresent)) => Key::published(),
-            (None, Err(VarError::NotUnicode(_))) => {
-                return Err(format!("{KEY_VARIABLE} is not UTF-8; write the key as \"hex:\" and digits"));
-            }
-        })
+        read_key(self.key_file.as_deref())
     }
 
     /// Connects and logs in at level 1, or says why not.
@@ -95,6 +88,21 @@ impl ConnectionArgs {
             Err(failed) => Err(fail(&login_failure(&failed.1, language), exit_code(&failed.1))),
         }
     }
+}
+
+/// The key of this file, or of the environment, or the published one.
+///
+/// # Errors
+/// As [`ConnectionArgs::connect`].
+pub fn read_key(file: Option<&Path>) -> Result<Key, String> {
+    Ok(match (file, std::env::var(KEY_VARIABLE)) {
+        (Some(path), _) => Key::read(path).map_err(|fault| fault.to_string())?,
+        (None, Ok(text)) => Key::parse(&text).map_err(|fault| format!("{KEY_VARIABLE}: {fault}"))?,
+        (None, Err(VarError::NotPresent)) => Key::published(),
+        (None, Err(VarError::NotUnicode(_))) => {
+            return Err(format!("{KEY_VARIABLE} is not UTF-8; write the key as \"hex:\" and digits"));
+        }
+    })
 }
 
 /// Checks a recipient's name here, because a server of level 1 cannot tell a sender that it is illegal.

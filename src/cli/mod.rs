@@ -4,6 +4,8 @@
 //! knows how a session works. The exit codes are the ones in [`EXIT_CODES`], for every command alike; clap itself ends wrong usage with 2.
 
 pub mod backup;
+#[cfg(feature = "tools")]
+pub mod bench;
 pub mod chat;
 #[cfg(feature = "tools")]
 pub mod completions;
@@ -64,6 +66,8 @@ enum Command {
     Key(key::Args),
     Mail(mail::Args),
     #[cfg(feature = "tools")]
+    Bench(bench::Args),
+    #[cfg(feature = "tools")]
     Conformance(conformance::Args),
     #[cfg(feature = "tools")]
     Completions(completions::Args),
@@ -120,6 +124,8 @@ pub fn run() -> ExitCode {
         Command::Config(args) => config::run(args),
         Command::Key(args) => key::run(args),
         Command::Mail(args) => mail::run(args),
+        #[cfg(feature = "tools")]
+        Command::Bench(args) => bench::run(args),
         #[cfg(feature = "tools")]
         Command::Conformance(args) => conformance::run(args),
         #[cfg(feature = "tools")]

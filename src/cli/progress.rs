@@ -10,6 +10,9 @@ pub(super) enum Unit {
     Bytes,
     /// Messages.
     Messages,
+    /// A share of all that is to be done.
+    #[cfg(feature = "tools")]
+    Share,
 }
 
 /// A bar that is gone when this is dropped.
@@ -23,6 +26,7 @@ impl Progress {
         let template = match unit {
             Unit::Bytes => "[{bar:40}] {binary_bytes} of {binary_total_bytes} {msg}",
             Unit::Messages => "[{bar:40}] {human_pos} of {human_len} messages",
+            Unit::Share => "[{bar:40}] {msg}",
         };
         let style = ProgressStyle::with_template(template).expect("the template is right").progress_chars("=> ");
         Progress(ProgressBar::new(0).with_style(style))
@@ -37,6 +41,16 @@ impl Progress {
             // A bar is drawn so many times a second, and this is the last time that it moves.
             self.0.force_draw();
         }
+    }
+}
+
+#[cfg(feature = "tools")]
+impl Progress {
+    /// How much of 1 is done, and what is being done.
+    pub(super) fn share(&self, share: f64, what: &str) {
+        self.0.set_length(1000);
+        self.0.set_position((share.clamp(0.0, 1.0) * 1000.0) as u64);
+        self.0.set_message(what.to_owned());
     }
 }
 
