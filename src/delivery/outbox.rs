@@ -16,7 +16,7 @@ use std::time::Duration;
 use crate::limits;
 use crate::protocol::{Cipher, encode_numbered};
 use crate::socket::{self, Errno, PollFlags, Socket};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Rounds of one flush. Packets pushed meanwhile go along in the next round; a socket that keeps a stranger's thread busier gets a writer.
 const FLUSH_ROUNDS: usize = 4;
@@ -124,6 +124,25 @@ fn keep_at_most(buffer: &mut Vec<u8>, capacity: usize) {
     }
 }
 
+/// An outbox that is being pushed to.
+pub(super) struct Pushing<'o> {
+    state: MutexGuard<'o, State>,
+    limit_bytes: usize,
+}
+
+impl Pushing<'_> {
+    /// As [`Outbox::push`].
+    pub(super) fn push(&mut self, packet: &[u8], seq: u64) -> bool {
+        let state = &mut *self.state;
+        if !state.has_room(packet.len(), self.limit_bytes) {
+            return false;
+        }
+        state.append(packet);
+        state.ends.push_back((state.pushed_bytes, seq));
+        true
+    }
+}
+
 impl Outbox {
     /// An outbox that takes up to `limit_bytes` that the socket has not taken yet.
     pub fn new(socket: Arc<Socket>, limit_bytes: usize) -> Outbox {
@@ -143,14 +162,12 @@ impl Outbox {
 
     /// Appends the message `seq`. `false`: there is no room, and it stays in the window until an owner of this outbox fetches it.
     pub fn push(&self, packet: &[u8], seq: u64) -> bool {
-        let mut state = self.state.lock();
-        if !state.has_room(packet.len(), self.limit_bytes) {
-            return false;
-        }
-        state.append(packet);
-        let end = state.pushed_bytes;
-        state.ends.push_back((end, seq));
-        true
+        self.push_each(|outbox| outbox.push(packet, seq))
+    }
+
+    /// Calls `push` with what appends one message after another, as [`Outbox::push`] does.
+    pub(super) fn push_each<R>(&self, push: impl FnOnce(&mut Pushing<'_>) -> R) -> R {
+        push(&mut Pushing { state: self.state.lock(), limit_bytes: self.limit_bytes })
     }
 
     /// The same for a level-2 client: the packet gets the message's numbers, and TCP is not asked what became of it, for the client says so.

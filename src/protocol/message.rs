@@ -10,6 +10,8 @@
 //!
 //! Read first: PROTOCOL.md, "Messages"; protobuf.dev, "Encoding".
 
+use std::ops::Range;
+
 use prost::encoding::{self, DecodeContext, WireType, decode_key, encode_key, encode_varint, skip_field};
 
 use super::level2::{Granted, NoticeCode, Reason, Receipt, Status};
@@ -297,9 +299,14 @@ impl Decoder {
 /// nothing about the message, only that the long way must be taken; a test holds the two against each other.
 fn canonical_chat(plain: &[u8]) -> Option<Chat<'_>> {
     let mut rest = plain;
-    let (from, to, text) = (text_field(1, &mut rest)?, text_field(2, &mut rest)?, text_field(3, &mut rest)?);
+    let from = text_field(1, plain, &mut rest)?;
+    let to = text_field(2, plain, &mut rest)?;
+    let text = text_field(3, plain, &mut rest)?;
     let time = number_field(4, &mut rest)?? as i64;
     let (msg_id, seq) = (number_field(5, &mut rest)?, number_field(6, &mut rest)?);
+    // Keys and lengths of names are ASCII, so that one look is enough for both.
+    let names = str::from_utf8(&plain[..to.end]).ok()?;
+    let (from, to, text) = (names.get(from)?, names.get(to)?, str::from_utf8(&plain[text]).ok()?);
     rest.is_empty().then_some(Chat { from, to, text, time, msg_id, seq })
 }
 
@@ -324,17 +331,22 @@ impl<'a> From<&'a pb::PbC2cTextChat> for Chat<'a> {
     }
 }
 
-fn text_field<'a>(number: u32, rest: &mut &'a [u8]) -> Option<&'a str> {
+/// Where in `plain` the field's bytes are; `rest` is what is left of it.
+fn text_field(number: u32, plain: &[u8], rest: &mut &[u8]) -> Option<Range<usize>> {
     if shortest_varint(rest)? != u64::from(number << 3 | WireType::LengthDelimited as u32) {
         return None;
     }
     let length = usize::try_from(shortest_varint(rest)?).ok()?;
-    let (text, behind) = rest.split_at_checked(length)?;
-    *rest = behind;
-    std::str::from_utf8(text).ok()
+    let start = plain.len() - rest.len();
+    *rest = rest.get(length..)?;
+    Some(start..start + length)
 }
 
 fn shortest_varint(rest: &mut &[u8]) -> Option<u64> {
+    if let [byte @ 0..0x80, behind @ ..] = *rest {
+        *rest = behind;
+        return Some(u64::from(*byte));
+    }
     let before = rest.len();
     let value = encoding::decode_varint(rest).ok()?;
     (before - rest.len() == encoding::encoded_len_varint(value)).then_some(value)

@@ -22,6 +22,11 @@ impl ReadBuffer {
         &self.bytes[self.start..self.end]
     }
 
+    /// The last `count` bytes that were consumed since the last read.
+    pub fn consumed(&self, count: usize) -> &[u8] {
+        &self.bytes[self.start - count..self.start]
+    }
+
     /// Nothing is unread.
     pub fn is_empty(&self) -> bool {
         self.start == self.end

@@ -15,13 +15,15 @@ use super::Shared;
 use super::admission::Ticket;
 use super::buffer::ReadBuffer;
 use super::dispatch::dispatch;
+use super::handlers::chat;
 use super::pace::Pace;
-use super::peer::{Ending, Flow, Peer, Touched};
+use super::peer::{Ending, Flow, Peer, Run, Touched};
 use crate::config::Config;
 use crate::delivery::{Flushed, Outbox, Session};
 use crate::limits::{LINGER_TIMEOUT, SOCKET_BUFFER_BYTES};
 use crate::protocol::{Decoder, Frame, Message};
 use crate::socket::{self, PollFlags};
+use crate::threads;
 
 /// Only on its own thread.
 pub struct Connection {
@@ -67,6 +69,7 @@ impl Connection {
             session: None,
             now: shared.delivery.now(),
             recipient: None,
+            run: Run::default(),
             touched: Touched::new(shared.clone()),
         };
         let now = Instant::now();
@@ -124,7 +127,8 @@ impl Connection {
                 Err(error) => break Some(error.into()),
             };
             let length = frame.packet.len();
-            match dispatch(&mut self.peer, &mut self.decoder, &self.shared, frame) {
+            let before = self.buffer.consumed(self.peer.run.packets_bytes());
+            match dispatch(&mut self.peer, &mut self.decoder, &self.shared, before, frame) {
                 Flow::Next => {}
                 Flow::End(ending) => break Some(ending),
                 Flow::Wait => match self.peer.wait_for_room() {
@@ -136,10 +140,27 @@ impl Connection {
             self.pace.note(length);
             self.buffer.consume(length);
         };
+        let ending = self.accept_run().or(ending);
         if !was_empty {
             self.note_progress(is_heard);
         }
         ending
+    }
+
+    /// Has what is left of a run accepted, before anything else is waited for.
+    fn accept_run(&mut self) -> Option<Ending> {
+        loop {
+            let packets = self.buffer.consumed(self.peer.run.packets_bytes());
+            match chat::accept_run(&mut self.peer, packets) {
+                Flow::Next => return None,
+                Flow::End(ending) => return Some(ending),
+                Flow::Wait => {
+                    if let Some(ending) = self.peer.wait_for_room() {
+                        return Some(ending);
+                    }
+                }
+            }
+        }
     }
 
     /// The longest packet that is taken now: a stranger has no more to say than its name.
@@ -405,6 +426,9 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.shared.delivery.counters.panics.add(1);
+            // What came before it is accepted all the same.
+            let packets = self.buffer.consumed(self.peer.run.packets_bytes());
+            let _ = threads::caught(|| chat::accept_run(&mut self.peer, packets));
         }
         if let Some(session) = &self.peer.session {
             session.close();

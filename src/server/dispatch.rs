@@ -49,8 +49,8 @@ fn check(kind: u32, sender: Sender, handlers: &Handlers) -> Result<(), ProtocolE
     }
 }
 
-/// Checks, opens, decodes and executes one packet.
-pub fn dispatch(peer: &mut Peer, decoder: &mut Decoder, shared: &Shared, frame: Frame<'_>) -> Flow {
+/// Checks, opens, decodes and executes one packet. `before` are the packets of the run that it may join; else they are executed first.
+pub fn dispatch(peer: &mut Peer, decoder: &mut Decoder, shared: &Shared, before: &[u8], frame: Frame<'_>) -> Flow {
     let sender = match &peer.session {
         None => Sender::Stranger,
         // Also a packet that takes no gate: it could go on like that for ever.
@@ -73,6 +73,12 @@ pub fn dispatch(peer: &mut Peer, decoder: &mut Decoder, shared: &Shared, frame: 
             return Flow::End(ending);
         }
     }
+    if frame.kind != PacketType::C2CTextChat as u32 {
+        match chat::accept_run(peer, before) {
+            Flow::Next => {}
+            other => return other,
+        }
+    }
     if PacketType::parse(frame.kind).is_err() {
         return custom::handle_custom(peer, decoder, shared, frame);
     }
@@ -85,7 +91,7 @@ pub fn dispatch(peer: &mut Peer, decoder: &mut Decoder, shared: &Shared, frame: 
         Message::ClientLogout { .. } => logout::handle_logout(),
         Message::ClientPing { time, .. } => ping::handle_ping(peer, time),
         Message::ClientAck { seq } => ack::handle_ack(peer, seq),
-        Message::Chat(chat) => chat::handle_chat(peer, chat, decoded.exact.then_some(frame.packet)),
+        Message::Chat(chat) => chat::handle_chat(peer, chat, decoded.exact.then_some(frame.packet), before),
         _ => Flow::End(ProtocolError::WrongDirection { kind: frame.kind }.into()),
     }
 }

@@ -1,5 +1,6 @@
 //! The one at the other end, as its connection's thread knows it: a stranger or a user, and whose outboxes its packets have touched.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -165,8 +166,59 @@ pub struct Peer {
     pub now: Stamp,
     /// The mailbox that was written to last, under the name that was written: a conversation looks it up once.
     pub recipient: Option<(String, Arc<Mailbox>)>,
+    /// Messages for `recipient` that were checked and are not accepted yet.
+    pub run: Run,
     /// The outboxes that the present packets have pushed to.
     pub touched: Touched,
+}
+
+/// Messages that came one after another from a level-1 client for one recipient, to be accepted in one section: behind the gate, under the mailbox's lock,
+/// and under the outbox's. Their packets stand where they were read, one after another.
+#[derive(Default)]
+pub struct Run {
+    /// Bytes of each packet, and of its text.
+    messages: VecDeque<(u32, u32)>,
+    packets_bytes: usize,
+}
+
+/// Messages of a run: as long as they are accepted, nobody else gets at the mailbox.
+const RUN_MESSAGES: usize = 64;
+
+impl Run {
+    /// No more may join.
+    pub fn is_full(&self) -> bool {
+        self.messages.len() >= RUN_MESSAGES
+    }
+
+    /// None has joined.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// Bytes of all packets.
+    pub fn packets_bytes(&self) -> usize {
+        self.packets_bytes
+    }
+
+    /// One more, whose packet follows the others.
+    pub fn join(&mut self, packet_bytes: usize, text_bytes: usize) {
+        self.messages.push_back((packet_bytes as u32, text_bytes as u32));
+        self.packets_bytes += packet_bytes;
+    }
+
+    /// The first `count` are accepted, or refused.
+    pub fn leave(&mut self, count: usize) {
+        self.packets_bytes -= self.messages.drain(..count).map(|(bytes, _)| bytes as usize).sum::<usize>();
+    }
+
+    /// Each with its text's bytes; `packets` are all of them.
+    pub fn messages<'p>(&self, mut packets: &'p [u8]) -> impl Iterator<Item = (&'p [u8], u32)> {
+        self.messages.iter().map(move |(bytes, text_bytes)| {
+            let (packet, behind) = packets.split_at(*bytes as usize);
+            packets = behind;
+            (packet, *text_bytes)
+        })
+    }
 }
 
 impl Peer {

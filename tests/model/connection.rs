@@ -9,7 +9,7 @@ use crate::protocol::{Chat, Message};
 use crate::server::Shared;
 use crate::server::admission::Ticket;
 use crate::server::handlers::{ack, chat, login, logout, ping};
-use crate::server::peer::{Ending, Flow, Peer, Touched};
+use crate::server::peer::{Ending, Flow, Peer, Run, Touched};
 use crate::socket::{Socket, UP_BYTES, Up};
 use crate::world::{World, tell};
 
@@ -24,6 +24,8 @@ struct Connection {
     peer: Peer,
     unread: VecDeque<Up>,
     read_bytes: u64,
+    /// The texts of the present run, and their packets.
+    run: (VecDeque<u32>, Vec<u8>),
 }
 
 /// The body of the thread.
@@ -37,10 +39,12 @@ pub fn serve(world: Arc<World>, shared: Arc<Shared>, socket: Arc<Socket>) {
         session: None,
         now: shared.delivery.now(),
         recipient: None,
+        run: Run::default(),
         touched: Touched::new(shared.clone()),
         shared,
     };
-    let mut connection = Connection { world, socket, peer, unread: VecDeque::new(), read_bytes: 0 };
+    let mut connection =
+        Connection { world, socket, peer, unread: VecDeque::new(), read_bytes: 0, run: Default::default() };
     let ending = connection.read_loop();
     tell!("ends: {ending}");
     connection.end(&ending);
@@ -85,6 +89,7 @@ impl Connection {
             is_heard = true;
             self.unread.pop_front();
         };
+        let ending = self.accept_run().or(ending);
         if let Some(session) = self.peer.session.as_ref().filter(|session| is_heard && session.wants_word()) {
             let executed_bytes = self.read_bytes - UP_BYTES * self.unread.len() as u64;
             let (now, owed) = (self.peer.now, &mut self.peer.touched.owed);
@@ -93,9 +98,49 @@ impl Connection {
         ending
     }
 
+    fn accept_run(&mut self) -> Option<Ending> {
+        loop {
+            let flow = self.watch(None, |peer, packets| chat::accept_run(peer, packets));
+            match flow {
+                Flow::Next => return None,
+                Flow::End(ending) => return Some(ending),
+                Flow::Wait => {
+                    if let Some(ending) = self.peer.wait_for_room() {
+                        return Some(ending);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the world which texts `call` accepts: those of the run in their order, then `last`, unless it joins the run.
+    fn watch(&mut self, last: Option<u32>, call: impl FnOnce(&mut Peer, &[u8]) -> Flow) -> Flow {
+        let was_closed = self.peer.session.as_ref().is_some_and(|session| session.is_closed());
+        let (texts, packets) = &mut self.run;
+        let count = |peer: &Peer| peer.touched.relayed + peer.touched.waiting;
+        let (before, held) = (count(&self.peer), self.peer.run.packets_bytes());
+        assert_eq!(held, packets.len());
+        let flow = call(&mut self.peer, packets);
+        let accepted = count(&self.peer) - before;
+        for _ in 0..accepted {
+            let text = texts.pop_front().or(last).expect("one of those");
+            tell!("accepted: {text}");
+            assert!(!was_closed, "text {text} is accepted from a session that was closed");
+            self.world.accepted(text, self.socket.incarnation);
+        }
+        let left = packets.len().saturating_sub(self.peer.run.packets_bytes());
+        packets.drain(..left);
+        flow
+    }
+
     fn execute(&mut self, up: Up) -> Flow {
         let user = self.socket.user;
         let name = self.world.name(user);
+        if !matches!(up, Up::Chat { .. })
+            && let Some(ending) = self.accept_run()
+        {
+            return Flow::End(ending);
+        }
         match up {
             Up::Login { last_seq } => {
                 let level = if self.world.is_level_2(user) { Some(2) } else { None };
@@ -105,13 +150,14 @@ impl Connection {
                 let words = text.to_string();
                 let to = self.world.name(self.world.recipient(text));
                 let chat = Chat { from: name, to, text: &words, time: 1, msg_id, seq: None };
-                let was_closed = self.peer.session.as_ref().is_some_and(|session| session.is_closed());
-                let before = self.peer.touched.relayed + self.peer.touched.waiting;
-                let flow = chat::handle_chat(&mut self.peer, chat, None);
-                if self.peer.touched.relayed + self.peer.touched.waiting > before {
-                    tell!("accepted: {text}");
-                    assert!(!was_closed, "text {text} is accepted from a session that was closed");
-                    self.world.accepted(text, self.socket.incarnation);
+                let mut packet = Vec::new();
+                Message::Chat(Chat { msg_id: None, ..chat }).encode(&self.peer.shared.delivery.cipher, &mut packet);
+                let exact = msg_id.is_none().then_some(&packet[..]);
+                let held = self.peer.run.packets_bytes();
+                let flow = self.watch(Some(text), |peer, before| chat::handle_chat(peer, chat, exact, before));
+                if self.peer.run.packets_bytes() > held {
+                    self.run.0.push_back(text);
+                    self.run.1.extend_from_slice(&packet);
                 }
                 flow
             }

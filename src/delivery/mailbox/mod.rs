@@ -154,6 +154,11 @@ impl Held {
             text_bytes: held.text_bytes + u64::from(entry.text_bytes),
         })
     }
+
+    /// More than what can be on its way into a socket: time to save it, whatever its age, so that it can leave memory.
+    fn is_much(&self, delivery: &Delivery) -> bool {
+        self.cost > delivery.limits.outbox_bytes + limits::SOCKET_BUFFER_BYTES
+    }
 }
 
 struct Seen {
@@ -200,11 +205,6 @@ impl State {
         let saved = self.window.as_ref()?.saved_upto();
         let first = self.awaited.partition_point(|awaited| awaited.seq <= saved);
         self.awaited.get(first).map(|awaited| awaited.accepted_ms)
-    }
-
-    /// More than what can be on its way into a socket: time to save it, whatever its age, so that it can leave memory.
-    fn holds_much(&self, delivery: &Delivery) -> bool {
-        self.held.cost > delivery.limits.outbox_bytes + limits::SOCKET_BUFFER_BYTES
     }
 
     fn let_go(&mut self, gone: Held, delivery: &Delivery) {
@@ -363,7 +363,7 @@ impl Mailbox {
         // A level-2 client may read and never acknowledge: what it has not acknowledged is its backlog, and takes its place on disk.
         let is_full = present.is_some_and(|present| present.session.is_level_2())
             && (state.is_full(text_bytes, delivery) || state.disk_backlog().messages > 0 && delivery.has_no_space());
-        let may_go_live = is_caught_up && !is_full && !state.holds_much(delivery);
+        let may_go_live = is_caught_up && !is_full && !state.held.is_much(delivery);
         let msg_id = numbered.map(|numbered| numbered.msg_id);
         let is_live =
             may_go_live && present.is_some_and(|present| present.session.push(packet, msg_id, seq, &delivery.cipher));
@@ -399,12 +399,57 @@ impl Mailbox {
             state.awaited.push_back(awaited);
             self.enlist_for_receipts(state, now.mono_ms, delivery);
         }
+        self.note_accepted(state, now, delivery);
+        if is_live { Accepted::Live } else { Accepted::Waiting }
+    }
+
+    /// Takes in messages that go straight to a level-1 session, one section for all of them: each with the bytes of its text. Gives how many did; the
+    /// first that cannot is for [`Mailbox::accept`]. Never waits. Call behind the sender's gate.
+    pub fn accept_live<'p>(
+        self: &Arc<Self>,
+        messages: impl Iterator<Item = (&'p [u8], u32)>,
+        now: Stamp,
+        delivery: &Delivery,
+        owed: &mut Owed,
+    ) -> u64 {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let State { window: Some(window), present: Some(present), packets, held, .. } = state else { return 0 };
+        if delivery.is_stopped() || present.is_ending || present.session.is_level_2() || !window.is_caught_up() {
+            return 0;
+        }
+        let (first, before) = (window.next_seq(), held.cost);
+        present.session.outbox.push_each(|outbox| {
+            for (packet, text_bytes) in messages {
+                let seq = window.next_seq();
+                if held.is_much(delivery) || !delivery.seqs.is_reserved(seq) || !outbox.push(packet, seq) {
+                    return;
+                }
+                let entry = Entry { place: packets.push(packet), text_bytes, accepted: now, msg_id: None };
+                held.cost += entry.cost();
+                held.text_bytes += u64::from(text_bytes);
+                window.accept(entry);
+            }
+        });
+        let last = window.last();
+        if last < first {
+            return 0;
+        }
+        window.hand_over(last);
+        delivery.seqs.used(last);
+        delivery.memory.charge(held.cost - before);
+        owed.add(&present.session);
+        self.note_accepted(state, now, delivery);
+        last + 1 - first
+    }
+
+    /// Something was accepted: the timer looks at it in time, or soon if much is held.
+    fn note_accepted(self: &Arc<Self>, state: &mut State, now: Stamp, delivery: &Delivery) {
         self.enlist(state, now.mono_ms, delivery);
-        if !state.is_hurried && (state.holds_much(delivery) || delivery.memory.is_tight()) {
+        if !state.is_hurried && (state.held.is_much(delivery) || delivery.memory.is_tight()) {
             state.is_hurried = true;
             delivery.agenda.hurry();
         }
-        if is_live { Accepted::Live } else { Accepted::Waiting }
     }
 
     fn enlist(self: &Arc<Self>, state: &mut State, now_ms: u64, delivery: &Delivery) {

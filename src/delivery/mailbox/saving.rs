@@ -87,7 +87,7 @@ impl Mailbox {
             collected.seen = Some(storage::Seen { name: seen.name.clone(), key: self.key.clone(), at: seen.at });
         }
         let is_absent = state.present.as_ref().is_none_or(|present| present.is_ending);
-        let holds_much = state.holds_much(delivery);
+        let holds_much = state.held.is_much(delivery);
         // Those that fall due soon come along: many senders share one sync.
         let soon_ms = now.mono_ms + delivery.limits.receipt_interval_ms / 2;
         let owed_since = state.receipt_owed_since();
@@ -156,7 +156,7 @@ impl Mailbox {
         }
         // A recipient who is there and has fallen behind by less than an outbox gets the rest from memory; anybody else from disk.
         let is_present = state.present.is_some();
-        let keeps_up = is_present && !delivery.memory.is_tight() && !state.holds_much(delivery);
+        let keeps_up = is_present && !delivery.memory.is_tight() && !state.held.is_much(delivery);
         let upto = if keeps_up { state.window().sent() } else { saved_upto };
         state.evict(upto, delivery);
         state.shrink();

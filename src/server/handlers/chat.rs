@@ -13,9 +13,19 @@ use crate::server::peer::{Ending, Flow, Peer};
 use crate::storage::StorageError;
 
 /// Takes the message in, or refuses it: with a receipt where it has a number, silently at level 1, which has no way to tell. `packet` is the packet as
-/// received when it may be forwarded as it is.
-pub fn handle_chat(peer: &mut Peer, chat: Chat<'_>, packet: Option<&[u8]>) -> Flow {
+/// received when it may be forwarded as it is. `before` are the packets of the present run: the message joins it if it can, or comes after it.
+pub fn handle_chat(peer: &mut Peer, chat: Chat<'_>, packet: Option<&[u8]>, before: &[u8]) -> Flow {
     faults::point("chat");
+    if let Some(packet) = packet
+        && joins(peer, &chat)
+    {
+        peer.run.join(packet.len(), chat.text.len());
+        return Flow::Next;
+    }
+    match accept_run(peer, before) {
+        Flow::Next => {}
+        other => return other,
+    }
     let Peer { shared, config, session: Some(session), recipient, touched, now, .. } = peer else {
         return Flow::End(ProtocolError::NotLoggedIn { kind: PacketType::C2CTextChat as u32 }.into());
     };
@@ -82,6 +92,52 @@ pub fn handle_chat(peer: &mut Peer, chat: Chat<'_>, packet: Option<&[u8]>) -> Fl
 }
 
 const MAX_NUMBER_AND_MORE: u64 = MAX_NUMBER + 1;
+
+/// Whether it is one more to the same recipient, with nothing about it that wants a closer look: nearly every message of a stream is.
+fn joins(peer: &Peer, chat: &Chat<'_>) -> bool {
+    let Peer { session: Some(session), recipient: Some((name, _)), config, run, .. } = peer else { return false };
+    !session.is_level_2()
+        && chat.to == name
+        && chat.from == session.name.as_written()
+        && chat.text.len() <= config.max_text_bytes
+        && !run.is_full()
+}
+
+/// Accepts the messages of the present run, whose packets are `packets`. Those that cannot be accepted now stay in it.
+pub fn accept_run(peer: &mut Peer, packets: &[u8]) -> Flow {
+    if peer.run.is_empty() {
+        return Flow::Next;
+    }
+    let Peer { shared, session: Some(session), recipient: Some((_, mailbox)), touched, now, .. } = peer else {
+        return Flow::Next;
+    };
+    // Should it end in a panic, none of them is tried again.
+    let mut run = std::mem::take(&mut peer.run);
+    let delivery = &shared.delivery;
+    let (mut done, mut refused) = (0, Vec::new());
+    let entered = session.enter(|| {
+        let live = mailbox.accept_live(run.messages(packets), *now, delivery, &mut touched.owed);
+        touched.relayed += live;
+        done = live as usize;
+        for (packet, text_bytes) in run.messages(packets).skip(done) {
+            match Taken::of(mailbox.accept(packet, text_bytes, None, *now, delivery, &mut touched.owed)) {
+                Taken::Accept(Accepted::Live) => touched.relayed += 1,
+                Taken::Accept(Accepted::NoRoom) => return Flow::Wait,
+                Taken::Accept(Accepted::Stopped) => return Flow::End(Ending::Stopping),
+                Taken::Accept(_) => touched.waiting += 1,
+                Taken::Refuse(refusal) => refused.push(refusal),
+                Taken::Before => {}
+            }
+            done += 1;
+        }
+        Flow::Next
+    });
+    run.leave(done);
+    peer.run = run;
+    faults::point("accepted");
+    refused.into_iter().for_each(|refused| note(peer, refused));
+    entered.unwrap_or(Flow::End(Ending::Replaced))
+}
 
 /// What became of a packet behind the gate.
 enum Taken {
