@@ -266,6 +266,9 @@ impl Server {
             capacity.bound_by(),
             config.max_writers
         );
+        for warning in capacity.warnings() {
+            log::warn!("{warning}");
+        }
         log::info!(
             "database {data}/chatserver.db, {} bytes in use; waiting messages: {}",
             delivery.storage.used_bytes(),
