@@ -55,6 +55,9 @@ use complaints::Complaints;
 use control::Control;
 use writer::Writers;
 
+#[cfg(feature = "tools")]
+#[doc(hidden)]
+pub use connection::counted;
 pub use control::SOCKET as CTL_SOCKET;
 pub use custom::{Call, HandlerError, Handlers, RegisterError, ReplyError};
 
