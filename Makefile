@@ -28,7 +28,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 DRILLS = drill-kill9 drill-power drill-network drill-takeover drill-disk drill-fds drill-threads drill-slow drill-mail drill-stop drill-debugger \
   drill-strangers drill-invented
 
-.PHONY: all run test check demo model fuzz soak $(DRILLS) install uninstall deb deb-test clean help
+.PHONY: all run test check demo model guard fuzz soak $(DRILLS) install uninstall deb deb-test clean help
 
 all:
 	$(CARGO) build --release
@@ -59,6 +59,10 @@ soak:
 ITERATIONS ?= 1000
 model:
 	$(CARGO) test --test model -- $(SCENARIO) --iterations $(ITERATIONS) $(if $(SEED),--seed $(SEED))
+
+# Needs valgrind. What is not counted is shared with `make test`. UPDATE=1 writes the figures anew.
+guard:
+	$(CARGO) --config tests/bench/guard.toml bench --quiet --profile dev --bench path -- $(if $(UPDATE),--update)
 
 # All targets, two at a time, or TARGET alone, for SECONDS each; docs/fuzzing.md says what each claims.
 fuzz:
@@ -131,6 +135,8 @@ help:
 	@echo "make soak        everything at once for MINUTES=20 (or SECONDS=): memory, descriptors and threads are flat"
 	@echo "make model       delivery, timer and writers under random schedules over a modelled disk and modelled sockets (ITERATIONS=1000 of"
 	@echo "                 each scenario; SCENARIO=crash that one alone; SEED= begins with a run that failed)"
+	@echo "make guard       instructions per message, counted under valgrind: fails when there are 5 % more than tests/bench/path.toml says"
+	@echo "                 (UPDATE=1 writes what there are)"
 	@echo "make fuzz        hostile bytes, sessions, configurations and databases, made up by libFuzzer (TARGET=session that one alone;"
 	@echo "                 SECONDS=60 for each; docs/fuzzing.md)"
 	@echo "make check       format and lints, as a change must pass them"

@@ -1,5 +1,6 @@
 //! `chatserver config`: what is in force and why, and a file to begin with.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use super::serve::SettingsArgs;
@@ -19,7 +20,7 @@ enum Command {
     /// Print every setting with its value and where that comes from, or everything that is wrong (exit code 1)
     ///
     /// It looks where the server looks: the file, this shell's environment variables, these flags. The key is not shown. Then it says how many connections
-    /// this machine carries, which of its limits says so, and how to raise each.
+    /// this machine carries, which of its limits says so, and how to raise each; a limit that is too low for max_connections is a warning on standard error.
     Check(SettingsArgs),
     /// Print the settings in force as a configuration file, each with its origin
     ///
@@ -36,8 +37,11 @@ enum Command {
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
     let text = match args.command {
-        Command::Check(settings) => Resolved::from_sources(&settings.sources())
-            .map(|resolved| table(&resolved) + "\n" + &limits(&Capacity::compute(&resolved.config))),
+        Command::Check(settings) => Resolved::from_sources(&settings.sources()).map(|resolved| {
+            let capacity = Capacity::compute(&resolved.config);
+            warn(&capacity.warnings());
+            table(&resolved) + "\n" + &limits(&capacity)
+        }),
         Command::Show(settings) => Resolved::from_sources(&settings.sources()).map(|resolved| resolved.to_toml()),
         Command::Sample { markdown: true } => Ok(markdown()),
         Command::Sample { markdown: false } => Ok(sample()),
@@ -56,6 +60,15 @@ fn table(resolved: &Resolved) -> String {
     };
     let (names, values) = (width(|line| line.0.len()), width(|line| line.1.len()));
     lines.iter().map(|(name, value, origin)| format!("{name:names$}  {value:values$}  {origin}\n")).collect()
+}
+
+/// What works, but not as asked for: a line each on standard error.
+fn warn(lines: &[String]) {
+    let mut out = std::io::stderr().lock();
+    for line in lines {
+        // Where nobody can read it the table says it too.
+        let _ = writeln!(out, "chatserver: warning: {line}");
+    }
 }
 
 /// How many connections, and the limits, the one that binds first.

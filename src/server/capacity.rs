@@ -7,7 +7,7 @@
 
 use std::fs;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, getuid, setrlimit};
 
 use crate::config::Config;
 
@@ -28,6 +28,8 @@ const CONNECTIONS_PER_MEBIBYTE: u64 = 16;
 pub struct Capacity {
     /// The limits that could be read, the one that binds first; never empty.
     pub limits: Vec<Limit>,
+    /// `max_connections`; 0 = as many as fit.
+    asked: u64,
 }
 
 /// One limit, of the machine or of the configuration.
@@ -41,21 +43,56 @@ pub struct Limit {
     pub connections: u64,
     /// The threads that it allows, if it is one on threads.
     pub threads: Option<u64>,
-    /// How to raise it.
+    /// What it would have to be for `max_connections`, if it allows fewer.
+    pub needed: Option<u64>,
+    /// How to raise it, to a NUMBER.
     pub remedy: &'static str,
+}
+
+/// What of a limit a connection takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    /// A descriptor.
+    Descriptor,
+    /// A thread, which takes so many of what is limited.
+    Thread(u64),
+    /// Its part of a MiB of memory.
+    Memory,
+}
+
+impl Takes {
+    /// The connections that fit into 80 % of `value`, or into half of the memory, beside what else a server with so many writers has; at least 1.
+    fn allowed(self, value: u64, writers: u64) -> u64 {
+        let (most, others) = match self {
+            Takes::Descriptor => (value / 5 * 4 + value % 5 * 4 / 5, OTHER_DESCRIPTORS),
+            Takes::Thread(each) => (value / each * 4 / 5, writers + OTHER_THREADS),
+            Takes::Memory => (value / 2 * CONNECTIONS_PER_MEBIBYTE, 0),
+        };
+        most.saturating_sub(others).max(1)
+    }
+
+    /// The least value that allows so many connections.
+    fn needed(self, connections: u64, writers: u64) -> u64 {
+        match self {
+            Takes::Descriptor => ((connections + OTHER_DESCRIPTORS) * 5).div_ceil(4),
+            Takes::Thread(each) => ((connections + writers + OTHER_THREADS) * 5).div_ceil(4) * each,
+            Takes::Memory => connections.div_ceil(CONNECTIONS_PER_MEBIBYTE) * 2,
+        }
+    }
 }
 
 impl Capacity {
     /// For this process on this machine. Raises the process's descriptor limit to its hard limit, as the server does.
     pub fn compute(config: &Config) -> Capacity {
-        let mut limits = machine_limits(config.max_writers as u64);
-        limits.extend(configured_limit(config.max_connections as u64));
-        Capacity::of(limits)
+        let asked = config.max_connections as u64;
+        let mut limits = machine_limits(config.max_writers as u64, asked);
+        limits.extend(configured_limit(asked));
+        Capacity::of(limits, asked)
     }
 
-    fn of(mut limits: Vec<Limit>) -> Capacity {
+    fn of(mut limits: Vec<Limit>, asked: u64) -> Capacity {
         limits.sort_by_key(|limit| limit.connections);
-        Capacity { limits }
+        Capacity { limits, asked }
     }
 
     /// Connections at one time.
@@ -72,6 +109,20 @@ impl Capacity {
     pub fn threads(&self) -> Option<u64> {
         self.limits.iter().filter_map(|limit| limit.threads).min()
     }
+
+    /// A line for each limit that allows fewer connections than `max_connections` asks for, with what raises it; the lowest first.
+    pub fn warnings(&self) -> Vec<String> {
+        let warning = |limit: &Limit| {
+            let needed = limit.needed?.to_string();
+            let Limit { name, value, connections, remedy, .. } = limit;
+            Some(format!(
+                "max_connections = {} is more than {name} = {value} allows, which is {connections}; it needs {needed}: {}",
+                self.asked,
+                remedy.replace("NUMBER", &needed)
+            ))
+        };
+        self.limits.iter().filter_map(warning).collect()
+    }
 }
 
 /// `max_connections`, unless it is 0: as many as fit.
@@ -81,75 +132,83 @@ fn configured_limit(connections: u64) -> Option<Limit> {
         value: connections,
         connections,
         threads: None,
+        needed: None,
         remedy: "max_connections in the configuration; 0 = as many as the other limits allow",
     })
 }
 
+/// A limit of the machine, and whether it allows as many connections as are asked for.
+fn machine_limit(
+    name: &'static str,
+    value: u64,
+    takes: Takes,
+    remedy: &'static str,
+    (writers, asked): (u64, u64),
+) -> Limit {
+    let connections = takes.allowed(value, writers);
+    let threads = match takes {
+        Takes::Thread(each) => Some(value / each),
+        Takes::Descriptor | Takes::Memory => None,
+    };
+    let needed = (connections < asked).then(|| takes.needed(asked, writers));
+    Limit { name, value, connections, threads, needed, remedy }
+}
+
 /// The limits of this machine that can be read; the descriptor limit or the memory always can.
-fn machine_limits(writers: u64) -> Vec<Limit> {
-    let descriptors = |value: u64| (value * 4 / 5).saturating_sub(OTHER_DESCRIPTORS).max(1);
-    let connections = |threads: u64| (threads * 4 / 5).saturating_sub(writers + OTHER_THREADS).max(1);
-    let memory = |mebibytes: u64| (mebibytes / 2 * CONNECTIONS_PER_MEBIBYTE).max(1);
-    let limit = |name, value: Option<u64>, connections: &dyn Fn(u64) -> u64, remedy| {
-        value.map(|value| Limit { name, value, connections: connections(value), threads: None, remedy })
-    };
-    let of_threads = |name, value: Option<u64>, of_one: u64, remedy| {
-        let threads = |value| value / of_one;
-        value.map(|value| Limit {
-            name,
-            value,
-            connections: connections(threads(value)),
-            threads: Some(threads(value)),
-            remedy,
-        })
-    };
-    [
-        limit(
+fn machine_limits(writers: u64, asked: u64) -> Vec<Limit> {
+    let table = [
+        (
             "80 % of the descriptor limit (ulimit -n, LimitNOFILE=)",
             raise_descriptors(),
-            &descriptors,
+            Takes::Descriptor,
             "LimitNOFILE=NUMBER in the service's unit; in a shell, ulimit -n NUMBER before the start",
         ),
-        of_threads(
+        (
             "80 % of vm.max_map_count",
             number("/proc/sys/vm/max_map_count"),
-            MAPPINGS_PER_THREAD,
+            Takes::Thread(MAPPINGS_PER_THREAD),
             "sysctl vm.max_map_count=NUMBER, a connection needs 4; vm.max_map_count=NUMBER in /etc/sysctl.d/chatserver.conf keeps it",
         ),
-        of_threads(
+        (
             "80 % of kernel.threads-max",
             number("/proc/sys/kernel/threads-max"),
-            1,
+            Takes::Thread(1),
             "sysctl kernel.threads-max=NUMBER; kernel.threads-max=NUMBER in /etc/sysctl.d/chatserver.conf keeps it",
         ),
-        of_threads(
+        (
             "80 % of kernel.pid_max",
             number("/proc/sys/kernel/pid_max"),
-            1,
+            Takes::Thread(1),
             "sysctl kernel.pid_max=NUMBER; kernel.pid_max=NUMBER in /etc/sysctl.d/chatserver.conf keeps it",
         ),
-        of_threads(
+        (
             "80 % of the user's process limit (ulimit -u, LimitNPROC=)",
-            getrlimit(Resource::Nproc).current,
-            1,
+            process_limit(),
+            Takes::Thread(1),
             "LimitNPROC=NUMBER in the service's unit; in a shell, ulimit -u NUMBER before the start",
         ),
-        of_threads(
+        (
             "80 % of the control group's pids.max (TasksMax=)",
             lowest_of_control_groups("pids", "pids.max", "pids.max"),
-            1,
+            Takes::Thread(1),
             "TasksMax=NUMBER in the service's unit",
         ),
-        limit(
+        (
             "half of the memory in MiB (MemoryMax=)",
             memory_mebibytes(),
-            &memory,
-            "more memory, or MemoryMax=SIZE in the service's unit if that is what is set",
+            Takes::Memory,
+            "NUMBER MiB of memory, or MemoryMax=NUMBERM in the service's unit if that is what is set",
         ),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    ];
+    let read = |(name, value, takes, remedy): (_, Option<u64>, _, _)| {
+        value.map(|value| machine_limit(name, value, takes, remedy, (writers, asked)))
+    };
+    table.into_iter().filter_map(read).collect()
+}
+
+/// Processes and threads of this user. The kernel does not hold root to it.
+fn process_limit() -> Option<u64> {
+    (!getuid().is_root()).then(|| getrlimit(Resource::Nproc).current).flatten()
 }
 
 /// Raises RLIMIT_NOFILE to its hard limit and gives it; `None` = unlimited.
@@ -202,13 +261,13 @@ mod tests {
     use super::*;
 
     fn limit(name: &'static str, value: u64, connections: u64) -> Limit {
-        Limit { name, value, connections, threads: None, remedy: "" }
+        Limit { name, value, connections, threads: None, needed: None, remedy: "" }
     }
 
     #[test]
     fn the_lowest_limit_binds_and_is_named() {
         let limits = || vec![limit("80 % of a", 100, 80), limit("80 % of b", 50, 40), limit("80 % of c", 1000, 800)];
-        let with = |asked| Capacity::of(limits().into_iter().chain(configured_limit(asked)).collect());
+        let with = |asked| Capacity::of(limits().into_iter().chain(configured_limit(asked)).collect(), asked);
         assert_eq!((with(0).connections(), with(0).bound_by()), (40, "80 % of b = 50".into()));
         assert_eq!((with(10).connections(), with(10).bound_by()), (10, "max_connections = 10".into()));
         assert_eq!(with(60).connections(), 40);
@@ -218,12 +277,44 @@ mod tests {
 
     #[test]
     fn this_machine_carries_some_and_each_limit_can_be_raised() {
-        let limits = machine_limits(10);
+        let limits = machine_limits(10, 0);
         assert!(limits.len() >= 5, "{limits:?}");
         for limit in &limits {
-            assert!(!limit.remedy.is_empty(), "{limit:?}");
+            assert!(limit.remedy.contains("NUMBER") && limit.needed.is_none(), "{limit:?}");
             let cost = if limit.name.contains("MiB") { CONNECTIONS_PER_MEBIBYTE } else { 1 };
             assert!(limit.connections == 1 || limit.connections * 5 <= limit.value * cost * 4, "{limit:?}");
         }
+    }
+
+    #[test]
+    fn what_is_needed_is_the_least_that_allows_it() {
+        for takes in [Takes::Descriptor, Takes::Thread(1), Takes::Thread(MAPPINGS_PER_THREAD), Takes::Memory] {
+            for connections in [2, 3, 99, 100, 101, 12_817, 50_000, 1_000_000] {
+                let needed = takes.needed(connections, 256);
+                assert!(takes.allowed(needed, 256) >= connections, "{takes:?} {connections}");
+                assert!(takes.allowed(needed - 1, 256) < connections, "{takes:?} {connections}");
+            }
+            assert_eq!((takes.allowed(0, 256), takes.allowed(1, 256)), (1, 1), "{takes:?}");
+        }
+        assert!(Takes::Descriptor.allowed(u64::MAX, 256) > 1 << 60);
+    }
+
+    #[test]
+    fn each_limit_that_is_too_low_is_told_with_its_value_and_what_raises_it() {
+        let with = |asked| {
+            let maps = machine_limit("80 % of maps", 65_530, Takes::Thread(4), "sysctl maps=NUMBER", (256, asked));
+            let files = machine_limit("80 % of files", 20_000, Takes::Descriptor, "ulimit -n NUMBER", (256, asked));
+            Capacity::of([maps, files].into_iter().chain(configured_limit(asked)).collect(), asked).warnings()
+        };
+        assert!(with(0).is_empty() && with(12_817).is_empty());
+        let maps = "max_connections = 12818 is more than 80 % of maps = 65530 allows, which is 12817; it needs 65532: sysctl maps=65532";
+        assert_eq!(with(12_818), [maps]);
+        let both = with(50_000);
+        assert!(
+            both[0].contains("maps = 65530 allows, which is 12817; it needs 251440: sysctl maps=251440"),
+            "{both:?}"
+        );
+        assert!(both[1].contains("files = 20000 allows, which is 15936; it needs 62580: ulimit -n 62580"), "{both:?}");
+        assert_eq!(both.len(), 2);
     }
 }

@@ -3,6 +3,9 @@
 //! Deadlines come from the socket's read timeout, computed from the time that is left. All packets of one read are executed before the
 //! outboxes that they touched are flushed, once each: under load one read and one write carry many packets.
 
+#[cfg(feature = "tools")]
+pub mod counted;
+
 use std::io::{self, ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;

@@ -55,6 +55,9 @@ use complaints::Complaints;
 use control::Control;
 use writer::Writers;
 
+#[cfg(feature = "tools")]
+#[doc(hidden)]
+pub use connection::counted;
 pub use control::SOCKET as CTL_SOCKET;
 pub use custom::{Call, HandlerError, Handlers, RegisterError, ReplyError};
 
@@ -266,6 +269,9 @@ impl Server {
             capacity.bound_by(),
             config.max_writers
         );
+        for warning in capacity.warnings() {
+            log::warn!("{warning}");
+        }
         log::info!(
             "database {data}/chatserver.db, {} bytes in use; waiting messages: {}",
             delivery.storage.used_bytes(),

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -175,6 +175,37 @@ fn config_check_says_what_is_in_force_and_why() {
     );
     assert!(line("max_text_bytes").contains("60000") && line("max_text_bytes").ends_with("default"), "{out}");
     assert!(!out.contains("0123456789abcdef"), "the key is not shown: {out}");
+}
+
+/// `config check` in a shell that has this descriptor limit.
+fn check_with_descriptors(descriptors: u64, max_connections: &str) -> Output {
+    let mut command = without_settings(Command::new("sh"));
+    command.args(["-c", "ulimit -n $1 && exec \"$2\" config check --data /nonexistent/chatserver-test", "sh"]);
+    command.arg(descriptors.to_string()).arg(env!("CARGO_BIN_EXE_chatserver"));
+    command.env("CHATSERVER_MAX_CONNECTIONS", max_connections);
+    run(command, "")
+}
+
+#[test]
+fn config_check_warns_of_each_limit_that_is_too_low_for_max_connections() {
+    let number = |path: &str| std::fs::read_to_string(path).unwrap().trim().parse::<u64>().unwrap();
+    let (out, err) = assert_ends(&check_with_descriptors(300, "177"), 0);
+    let line = "chatserver: warning: max_connections = 177 is more than 80 % of the descriptor limit (ulimit -n, LimitNOFILE=) = 300 \
+                allows, which is 176; it needs 302: LimitNOFILE=302 in the service's unit; in a shell, ulimit -n 302 before the start\n";
+    assert_eq!(err, line);
+    assert!(out.contains("Up to 176 connections at one time"), "{out}");
+    for enough in ["176", "0"] {
+        assert_eq!(assert_ends(&check_with_descriptors(300, enough), 0).1, "");
+    }
+    // No machine of today is set up for a million threads of one process.
+    let (_, err) = assert_ends(&check_with_descriptors(300, "1000000"), 0);
+    for name in ["vm.max_map_count", "kernel.threads-max", "kernel.pid_max"] {
+        let value = number(&format!("/proc/sys/{}", name.replace('.', "/")));
+        let is_too_low = value / if name == "vm.max_map_count" { 4 } else { 1 } < 1_250_360;
+        let told = err.lines().find(|line| line.contains(&format!("80 % of {name} = {value} allows")));
+        assert_eq!(told.is_some(), is_too_low, "{name} = {value}:\n{err}");
+        assert!(told.is_none_or(|line| line.contains(&format!(": sysctl {name}="))), "{err}");
+    }
 }
 
 #[test]

@@ -59,7 +59,8 @@ pub fn program() -> Command {
     without_settings(Command::new(env!("CARGO_BIN_EXE_chatserver")))
 }
 
-fn without_settings(mut command: Command) -> Command {
+/// A command that no setting reaches through the environment.
+pub fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("CHATSERVER_")) {
         command.env_remove(name);
     }

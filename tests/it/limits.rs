@@ -40,6 +40,14 @@ fn max_connections_refuses_the_next_and_a_leaver_makes_room() {
 }
 
 #[test]
+fn more_connections_than_the_machine_carries_are_a_warning_at_the_start() {
+    let server = Server::start(|setup| setup.set("max_connections", "1000000"));
+    assert!(server.logged("[WARN ] max_connections = 1000000 is more than") > 0, "{}", server.log());
+    let server = Server::start(|setup| setup.set("max_connections", "1"));
+    assert_eq!(server.logged("is more than"), 0);
+}
+
+#[test]
 fn a_user_can_be_taken_over_at_the_cap() {
     let server = Server::start(|setup| setup.set("max_connections", "2"));
     let mut ann = server.login("ann");
