@@ -35,6 +35,9 @@ pub const FILE_NAME: &str = "chatserver.log";
 /// How long `log::logger().flush()` waits at most: a stop must not hang on a stopped terminal.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long lines wait for others to be written with them, when some were written just now.
+const GATHERING: Duration = Duration::from_millis(10);
+
 /// How long the terminal may take nothing before it counts as stopped.
 const TERMINAL_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -70,7 +73,7 @@ impl Logging {
     /// stays in use, and a line says so.
     pub fn reopen(&self) {
         self.queue.state.lock().reopen = true;
-        self.queue.changed.notify_all();
+        self.queue.changed.notify_one();
     }
 
     /// From now on only records up to this level.
@@ -115,6 +118,7 @@ impl QueuedLog {
         let queue = Arc::new(Queue {
             state: Mutex::default(),
             changed: Condvar::new(),
+            written: Condvar::new(),
             level: AtomicUsize::new(level as usize),
             max_lines,
         });
@@ -173,8 +177,10 @@ impl Write for LineWriter {
 struct Queue {
     // lock: a leaf; held for a push or a swap only
     state: Mutex<QueueState>,
-    /// A line came, or lines were written.
+    /// There is something to do for the log's thread.
     changed: Condvar,
+    /// What was taken is written.
+    written: Condvar,
     /// The `LevelFilter` in force, which can change.
     level: AtomicUsize,
     max_lines: usize,
@@ -187,6 +193,10 @@ struct QueueState {
     dropped: u64,
     /// The log's thread is writing what it took.
     writing: bool,
+    /// The log's thread waits for the next line; it need not be told of one otherwise.
+    waiting: bool,
+    /// The lines that are there are not to wait for more.
+    urgent: bool,
     /// The file is to be opened anew.
     reopen: bool,
 }
@@ -194,23 +204,25 @@ struct QueueState {
 impl Queue {
     fn push(&self, line: Vec<u8>) {
         let mut state = self.state.lock();
-        if state.lines.len() < self.max_lines {
-            state.lines.push_back(line);
-            self.changed.notify_all();
-        } else {
+        if state.lines.len() >= self.max_lines {
             state.dropped += 1;
+            return;
+        }
+        state.lines.push_back(line);
+        state.urgent |= state.lines.len() > self.max_lines / 2;
+        if state.waiting || state.urgent {
+            self.changed.notify_one();
         }
     }
 
     /// Waits for lines, or the wish to open the file anew; takes all lines.
     fn take(&self) -> Taken {
         let mut state = self.state.lock();
-        state.writing = false;
-        self.changed.notify_all();
+        state.waiting = true;
         while state.lines.is_empty() && !state.reopen {
             self.changed.wait(&mut state);
         }
-        state.writing = true;
+        (state.waiting, state.writing, state.urgent) = (false, true, false);
         Taken {
             lines: std::mem::take(&mut state.lines),
             dropped: std::mem::take(&mut state.dropped),
@@ -218,12 +230,24 @@ impl Queue {
         }
     }
 
+    /// What was taken is written. Of the lines that follow at once many are to be written together: they wait for each other a moment, unless
+    /// somebody waits for them.
+    fn gather(&self) {
+        let until = Instant::now() + GATHERING;
+        let mut state = self.state.lock();
+        state.writing = false;
+        self.written.notify_all();
+        while !state.urgent && !state.reopen && !self.changed.wait_until(&mut state, until).timed_out() {}
+    }
+
     /// Waits until everything is written, but no longer than `timeout`.
     fn flush(&self, timeout: Duration) {
         let deadline = Instant::now() + timeout;
         let mut state = self.state.lock();
         while state.writing || !state.lines.is_empty() {
-            if self.changed.wait_until(&mut state, deadline).timed_out() {
+            state.urgent = true;
+            self.changed.notify_one();
+            if self.written.wait_until(&mut state, deadline).timed_out() {
                 return;
             }
         }
@@ -253,6 +277,7 @@ fn log_loop<T: Write + AsFd>(log: &QueuedLog, mut outputs: Outputs<T>) {
             );
         }
         outputs.write(log, &lines);
+        log.queue.gather();
     }
 }
 
@@ -277,19 +302,23 @@ impl<T: Write + AsFd> Outputs<T> {
     }
 
     fn write(&mut self, log: &QueuedLog, lines: &VecDeque<Vec<u8>>) {
-        for line in lines {
-            // The file first: a stopped terminal must not keep lines from it.
-            if let Some((level, note)) = self.file.write(line) {
-                log.note(level, &note);
-            }
-            if let Some(note) = self.terminal.write(line) {
-                log.note(Level::Warn, &note);
-            }
+        let lines: Vec<u8> = lines.iter().flatten().copied().collect();
+        // The file first: a stopped terminal must not keep lines from it.
+        if let Some((level, note)) = self.file.write(&lines) {
+            log.note(level, &note);
+        }
+        if let Some(note) = self.terminal.write(&lines) {
+            log.note(Level::Warn, &note);
         }
     }
 }
 
-/// The log file. Each line is tried; while that fails, the lines are counted and go to the terminal only.
+/// Lines, by their ends.
+fn count(lines: &[u8]) -> u64 {
+    lines.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+/// The log file. Each write is tried; while that fails, the lines are counted and go to the terminal only.
 struct LogFile<F = File> {
     path: PathBuf,
     file: F,
@@ -306,9 +335,9 @@ impl LogFile {
 }
 
 impl<F: Write> LogFile<F> {
-    /// Writes a line; a change for the worse or the better is to be logged.
-    fn write(&mut self, line: &[u8]) -> Option<(Level, String)> {
-        match self.append(line) {
+    /// Writes lines; a change for the worse or the better is to be logged.
+    fn write(&mut self, mut lines: &[u8]) -> Option<(Level, String)> {
+        match self.append(&mut lines) {
             Ok(()) if self.missing == 0 => None,
             Ok(()) => {
                 let missing = std::mem::take(&mut self.missing);
@@ -318,8 +347,9 @@ impl<F: Write> LogFile<F> {
                 ))
             }
             Err(error) => {
-                self.missing += 1;
-                (self.missing == 1).then(|| {
+                let is_first = self.missing == 0;
+                self.missing += count(lines);
+                is_first.then(|| {
                     (
                         Level::Error,
                         format!(
@@ -332,20 +362,22 @@ impl<F: Write> LogFile<F> {
         }
     }
 
-    fn append(&mut self, line: &[u8]) -> io::Result<()> {
+    /// After an error `lines` are those that are not in the file.
+    fn append(&mut self, lines: &mut &[u8]) -> io::Result<()> {
         if self.torn {
             self.file.write_all(b"\n")?;
             self.torn = false;
         }
-        let mut written = 0;
-        while written < line.len() {
-            match self.file.write(&line[written..]) {
+        while !lines.is_empty() {
+            match self.file.write(lines) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(bytes) => written += bytes,
+                Ok(bytes) => {
+                    self.torn = lines[bytes - 1] != b'\n';
+                    *lines = &lines[bytes..];
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
-            self.torn = written < line.len();
         }
         Ok(())
     }
@@ -363,17 +395,21 @@ impl<T: Write + AsFd> Terminal<T> {
         Terminal { out, stopped: false, missing: 0 }
     }
 
-    /// Writes a line; a gap is to be logged.
-    fn write(&mut self, line: &[u8]) -> Option<String> {
-        for piece in line.chunks(TERMINAL_WRITE_BYTES) {
+    /// Writes lines; a gap is to be logged.
+    fn write(&mut self, mut lines: &[u8]) -> Option<String> {
+        while !lines.is_empty() {
             if !self.has_room() {
                 self.stopped = true;
-                self.missing += 1;
+                self.missing += count(lines);
                 return None;
             }
             self.stopped = false;
+            // Whole lines, but for one that is too long.
+            let most = &lines[..lines.len().min(TERMINAL_WRITE_BYTES)];
+            let end = most.iter().rposition(|byte| *byte == b'\n').map_or(most.len(), |end| end + 1);
             // A terminal that is gone is nothing to complain about, nor a place to do so.
-            let _ = self.out.write_all(piece);
+            let _ = self.out.write_all(&lines[..end]);
+            lines = &lines[end..];
         }
         let missing = std::mem::take(&mut self.missing);
         (missing > 0).then(|| {

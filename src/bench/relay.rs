@@ -49,8 +49,9 @@ fn connection(mut socket: TcpStream, table: &Table) -> io::Result<()> {
     let mut login = [0; HEADER_BYTES + 4];
     socket.read_exact(&mut login)?;
     let user = u32::from_be_bytes(login[HEADER_BYTES..].try_into().expect("4 bytes"));
-    socket.write_all(&answer())?;
+    // In this order: who has the answer is written to.
     table.0.write().insert(user, Arc::new(Mutex::new(socket.try_clone()?)));
+    socket.write_all(&answer())?;
     let result = relay(&mut socket, table);
     table.0.write().remove(&user);
     result

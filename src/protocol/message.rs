@@ -311,14 +311,11 @@ fn canonical_chat(plain: &[u8]) -> Option<Chat<'_>> {
 }
 
 /// `Some(None)`: the next field is another one, or there is none.
-fn number_field(number: u32, rest: &mut &[u8]) -> Option<Option<u64>> {
+fn number_field(number: u8, rest: &mut &[u8]) -> Option<Option<u64>> {
     if rest.is_empty() {
         return Some(None);
     }
-    let mut behind = *rest;
-    if shortest_varint(&mut behind)? != u64::from(number << 3 | WireType::Varint as u32) {
-        return Some(None);
-    }
+    let Some(mut behind) = behind_key(number, WireType::Varint, rest) else { return Some(None) };
     let value = shortest_varint(&mut behind)?;
     *rest = behind;
     Some(Some(value))
@@ -331,17 +328,25 @@ impl<'a> From<&'a pb::PbC2cTextChat> for Chat<'a> {
     }
 }
 
-/// Where in `plain` the field's bytes are; `rest` is what is left of it.
-fn text_field(number: u32, plain: &[u8], rest: &mut &[u8]) -> Option<Range<usize>> {
-    if shortest_varint(rest)? != u64::from(number << 3 | WireType::LengthDelimited as u32) {
-        return None;
+/// What follows the field's key, which is one byte, if it is this field's.
+fn behind_key(number: u8, wire_type: WireType, rest: &[u8]) -> Option<&[u8]> {
+    match rest {
+        [key, behind @ ..] if *key == number << 3 | wire_type as u8 => Some(behind),
+        _ => None,
     }
+}
+
+/// Where in `plain` the field's bytes are; `rest` is what is left of it.
+#[inline]
+fn text_field(number: u8, plain: &[u8], rest: &mut &[u8]) -> Option<Range<usize>> {
+    *rest = behind_key(number, WireType::LengthDelimited, rest)?;
     let length = usize::try_from(shortest_varint(rest)?).ok()?;
     let start = plain.len() - rest.len();
     *rest = rest.get(length..)?;
     Some(start..start + length)
 }
 
+#[inline]
 fn shortest_varint(rest: &mut &[u8]) -> Option<u64> {
     if let [byte @ 0..0x80, behind @ ..] = *rest {
         *rest = behind;

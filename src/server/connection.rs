@@ -23,7 +23,7 @@ use super::pace::Pace;
 use super::peer::{Ending, Flow, Peer, Run, Touched};
 use crate::config::Config;
 use crate::delivery::{Flushed, Outbox, Session};
-use crate::limits::{LINGER_TIMEOUT, SOCKET_BUFFER_BYTES};
+use crate::limits::LINGER_TIMEOUT;
 use crate::protocol::{Decoder, Frame, Message};
 use crate::socket::{self, PollFlags};
 use crate::threads;
@@ -93,9 +93,6 @@ impl Connection {
 
     /// The body of the thread: serves the connection to its end.
     pub fn run(mut self) {
-        // Small packets, each wanted at once; the buffer's size is explained where it is defined. Neither failing ends anything.
-        let _ = self.socket.set_nodelay(true);
-        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&self.socket, SOCKET_BUFFER_BYTES);
         let ending = self.read_loop();
         self.end(&ending);
     }
@@ -259,7 +256,7 @@ impl Connection {
             return self.buffer.fill(Arrived(&self.socket), wanted);
         }
         // A shorter timeout than needed costs one wake-up; setting it before each read would cost a system call.
-        if self.clocks.armed.is_zero() || self.clocks.armed > left || self.clocks.armed * 4 < left {
+        if self.clocks.armed.is_zero() || self.clocks.armed > left || self.clocks.armed * 8 < left {
             let timeout = left.max(Duration::from_millis(1));
             self.socket.set_read_timeout(Some(timeout))?;
             self.clocks.armed = timeout;
@@ -432,14 +429,13 @@ impl Drop for Connection {
             // What came before it is accepted all the same.
             let packets = self.buffer.consumed(self.peer.run.packets_bytes());
             let _ = threads::caught(|| chat::accept_run(&mut self.peer, packets));
-        }
-        if let Some(session) = &self.peer.session {
-            session.close();
-            let now = self.shared.delivery.now();
-            let _already_detached =
-                session.mailbox.detach(session, now, &self.shared.delivery, &mut self.peer.touched.owed);
-            session.outbox.hang_up();
-            self.shared.writers.forget(session);
+            if let Some(session) = &self.peer.session {
+                session.close();
+                let (now, owed) = (self.shared.delivery.now(), &mut self.peer.touched.owed);
+                session.mailbox.detach(session, now, &self.shared.delivery, owed);
+                session.outbox.hang_up();
+                self.shared.writers.forget(session);
+            }
         }
         let recipient = self.peer.recipient.take().map(|(_, mailbox)| mailbox);
         let own = self.peer.session.take().map(|session| session.mailbox.clone());

@@ -24,6 +24,10 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
+    // Each connection inherits these. Small packets, each wanted at once; the buffer's size is explained where it is defined. Neither failing
+    // keeps anybody out.
+    let _ = sockopt::set_tcp_nodelay(&socket, true);
+    let _ = sockopt::set_socket_send_buffer_size(&socket, limits::SOCKET_BUFFER_BYTES);
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, limits::LISTEN_BACKLOG)?;
     Ok(socket.into())

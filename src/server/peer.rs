@@ -185,14 +185,19 @@ pub struct Run {
 const RUN_MESSAGES: usize = 64;
 
 impl Run {
-    /// No more may join.
-    pub fn is_full(&self) -> bool {
-        self.messages.len() >= RUN_MESSAGES
+    /// Messages that have joined.
+    pub fn len(&self) -> usize {
+        self.messages.len()
     }
 
-    /// None has joined.
+    /// None has.
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
+    }
+
+    /// No more may join.
+    pub fn is_full(&self) -> bool {
+        self.len() >= RUN_MESSAGES
     }
 
     /// Bytes of all packets.

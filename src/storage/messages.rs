@@ -253,7 +253,11 @@ impl FromSql for Name {
 
 pub(super) fn text(row: &rusqlite::Row, column: usize) -> rusqlite::Result<String> {
     match row.get_ref(column)? {
-        ValueRef::Text(bytes) => Ok(String::from_utf8_lossy(bytes).into_owned()),
+        // One look is quicker than the search for what is wrong.
+        ValueRef::Text(bytes) => Ok(match str::from_utf8(bytes) {
+            Ok(text) => text.to_owned(),
+            Err(_) => String::from_utf8_lossy(bytes).into_owned(),
+        }),
         other => Err(rusqlite::Error::InvalidColumnType(column, "text".into(), other.data_type())),
     }
 }
