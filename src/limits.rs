@@ -8,11 +8,11 @@ pub const SAVE_ROWS: usize = 4096;
 /// Bytes of packets of one save transaction (at least one row is taken, however long): with `SAVE_ROWS` the memory that a save needs.
 pub const SAVE_BYTES: usize = 1024 * 1024;
 
-/// Rows of one read of a backlog. With `READ_BYTES` the memory of one writer; more rows come with the next read.
+/// Rows of one read of a backlog. With `READ_BYTES`, twice, the memory of one writer: the next rows are read while the last are sent.
 pub const READ_ROWS: usize = 256;
 
 /// Bytes of text of one read of a backlog (at least one row is read, however long).
-pub const READ_BYTES: usize = 256 * 1024;
+pub const READ_BYTES: usize = 128 * 1024;
 
 /// Connections waiting to be accepted. The kernel drops SYNs past it, which costs a client a second; `net.core.somaxconn` may lower it.
 pub const LISTEN_BACKLOG: i32 = 4096;

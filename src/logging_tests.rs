@@ -90,7 +90,8 @@ fn a_file_is_appended_to() {
 fn a_stopped_terminal_costs_lines_there_and_is_told_so_afterwards() {
     let (mut shown, pipe) = io::pipe().unwrap();
     let mut terminal = Terminal::new(pipe);
-    let line = [b'x'; 1000];
+    let mut line = [b'x'; 1000];
+    line[999] = b'\n';
     let mut written = 0;
     while terminal.missing == 0 {
         assert_eq!(terminal.write(&line), None);

@@ -17,7 +17,7 @@ use crate::protocol::{Frame, HEADER_BYTES};
 
 /// Who is there. A recipient's packets must not be mixed with another sender's while they are written.
 #[derive(Default)]
-struct Table(RwLock<HashMap<u32, Arc<Recipient>>>); // lock: table, then let go; recipient
+struct Table(RwLock<HashMap<u32, Arc<Recipient>>>); // lock: table; recipient, with the table let go
 
 type Recipient = Mutex<TcpStream>;
 

@@ -99,7 +99,7 @@ impl Cipher {
         self.seal_after(before, out, from);
     }
 
-    /// Decrypts `body` into `scratch` (cleared first) and gives the plaintext without its padding. `scratch` grows to
+    /// Decrypts `body` into the beginning of `scratch` and gives the plaintext without its padding. `scratch` grows to
     /// the length of the longest body it has seen, so that one that is kept costs no allocation.
     ///
     /// # Errors
@@ -110,8 +110,10 @@ impl Cipher {
     /// was found good, which takes some nanoseconds more. Whoever measures those has a padding oracle (Vaudenay 2002);
     /// with a key that every user shares and nothing authenticated there is nothing left to protect by hiding them.
     pub fn open<'s>(&self, body: &[u8], scratch: &'s mut Vec<u8>) -> Result<&'s [u8], ProtocolError> {
-        scratch.clear();
-        scratch.resize(body.len(), 0);
+        if scratch.len() < body.len() {
+            scratch.resize(body.len(), 0);
+        }
+        let scratch = &mut scratch[..body.len()];
         let plain = match &self.schedule {
             Schedule::Aes128(key) => decrypt(key, &self.iv, body, scratch),
             Schedule::Aes192(key) => decrypt(key, &self.iv, body, scratch),

@@ -204,10 +204,13 @@ impl Connections {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.connections.open.lock();
-        open.remove(&self.id);
+        let socket = open.remove(&self.id);
         if open.is_empty() {
             self.connections.closed.notify_all();
         }
+        // Closing it takes the kernel a while.
+        drop(open);
+        drop(socket);
     }
 }
 

@@ -13,6 +13,7 @@ use crate::delivery::{Flushed, HungUp, Owed, Session, WriteError, WriterStep};
 use crate::faults;
 use crate::limits;
 use crate::protocol::{Chat, Message};
+use crate::storage::{Reading, Row};
 use crate::threads;
 
 /// Safe from any thread.
@@ -158,21 +159,40 @@ struct Rows {
     chunk: Vec<u8>,
     packets: Vec<u8>,
     ends: Vec<(usize, Option<u64>, u64)>,
+    /// What will be asked for next, most likely: it is read while what came before is sent.
+    ahead: Option<Ahead>,
+}
+
+/// The rows behind `after`, up to and including `upto`: these do not change, but that some may be deleted.
+struct Ahead {
+    after: u64,
+    upto: u64,
+    rows: Reading<(Vec<Row>, bool)>,
+}
+
+impl Ahead {
+    fn read(session: &Session, shared: &Shared, after: u64, upto: u64) -> Ahead {
+        let (key, storage) = (session.mailbox.key(), &shared.delivery.storage);
+        Ahead { after, upto, rows: storage.begin_read(key, after, upto, limits::READ_ROWS, limits::READ_BYTES) }
+    }
 }
 
 impl Rows {
     /// Reads the next rows and hands them over; `false`: the session is gone.
     fn bring(&mut self, session: &Session, shared: &Shared, after: u64, upto: u64) -> bool {
-        let key = session.mailbox.key();
-        let (rows, is_complete) =
-            match shared.delivery.storage.read(key, after, upto, limits::READ_ROWS, limits::READ_BYTES) {
-                Ok(read) => read,
-                Err(error) => {
-                    log::error!("c{}: what waits cannot be read, trying again: {error}", session.id);
-                    let is_broken = session.outbox.pause(limits::DISK_RETRY);
-                    return !is_broken && !session.is_closed();
-                }
-            };
+        let ahead = self.ahead.take().filter(|ahead| ahead.after == after && ahead.upto <= upto);
+        let Ahead { upto, rows, .. } = ahead.unwrap_or_else(|| Ahead::read(session, shared, after, upto));
+        let (rows, is_complete) = match rows.wait() {
+            Ok(read) => read,
+            Err(error) => {
+                log::error!("c{}: what waits cannot be read, trying again: {error}", session.id);
+                let is_broken = session.outbox.pause(limits::DISK_RETRY);
+                return !is_broken && !session.is_closed();
+            }
+        };
+        if let Some(last) = rows.last().filter(|_| !is_complete) {
+            self.ahead = Some(Ahead::read(session, shared, last.seq, upto));
+        }
         faults::point("writer");
         self.packets.clear();
         self.ends.clear();

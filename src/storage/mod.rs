@@ -37,6 +37,7 @@ mod users;
 pub use backup::{Copied, backup, restore};
 pub use error::StorageError;
 pub use export::{Export, Waiting};
+pub use readers::Reading;
 pub use senders::{SenderState, SenderUpdate, SentBlock, SentId};
 pub use users::{UserLine, users};
 
@@ -228,8 +229,20 @@ impl Storage {
         max_rows: usize,
         max_bytes: usize,
     ) -> Result<(Vec<Row>, bool), StorageError> {
+        self.begin_read(recipient, after, upto, max_rows, max_bytes).wait()
+    }
+
+    /// The same, without waiting yet: so that the next rows are read while the last are still on their way.
+    pub fn begin_read(
+        &self,
+        recipient: &str,
+        after: u64,
+        upto: u64,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Reading<(Vec<Row>, bool)> {
         let recipient = recipient.to_owned();
-        self.readers.read(move |connection| messages::read(connection, &recipient, after, upto, max_rows, max_bytes))
+        self.readers.begin(move |connection| messages::read(connection, &recipient, after, upto, max_rows, max_bytes))
     }
 
     /// One transaction; after `Ok` it survives power loss.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
@@ -60,6 +60,19 @@ struct Queue {
     is_closed: bool,
 }
 
+/// What a reader was asked for.
+pub struct Reading<T>(Result<Receiver<Result<T, StorageError>>, StorageError>);
+
+impl<T> Reading<T> {
+    /// Waits for it: call with no lock held.
+    ///
+    /// # Errors
+    /// SQLite's, or there is no reader.
+    pub fn wait(self) -> Result<T, StorageError> {
+        self.0?.recv().expect("the reader panicked, which its thread has logged")
+    }
+}
+
 impl Readers {
     /// No threads yet: each is started when it is first needed.
     pub(super) fn new(path: PathBuf) -> Readers {
@@ -72,6 +85,21 @@ impl Readers {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StorageError> {
+        self.begin(work).wait()
+    }
+
+    /// The same, without waiting yet.
+    pub(super) fn begin<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Reading<T> {
+        Reading(self.ask(work))
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<Receiver<Result<T, StorageError>>, StorageError> {
         let (answer, result) = sync_channel(1);
         let shared = self.shared.clone();
         let work: Work = Box::new(move |connection| {
@@ -102,7 +130,7 @@ impl Readers {
         if !is_anybody_idle {
             self.start_another()?;
         }
-        result.recv().expect("the reader panicked, which its thread has logged")
+        Ok(result)
     }
 
     /// Ends the threads after what they are asked already; nothing is read any more.

@@ -120,15 +120,15 @@ impl Storage {
         })
     }
 
-    pub fn read(
+    pub fn begin_read(
         &self,
         recipient: &str,
         after: u64,
         upto: u64,
         max_rows: usize,
         _max_bytes: usize,
-    ) -> Result<(Vec<Row>, bool), StorageError> {
-        self.look(|content| content.between(recipient, after, upto, max_rows))
+    ) -> Reading<(Vec<Row>, bool)> {
+        Reading(self.look(|content| content.between(recipient, after, upto, max_rows)))
     }
 
     pub fn save(&self, batch: &Batch) -> Result<Saved, StorageError> {
@@ -226,5 +226,14 @@ impl Content {
         }
         self.floor = self.floor.max(batch.seq_floor.unwrap_or(0));
         saved
+    }
+}
+
+/// Read at once, and looked at later: what is deleted in between is in it.
+pub struct Reading<T>(Result<T, StorageError>);
+
+impl<T> Reading<T> {
+    pub fn wait(self) -> Result<T, StorageError> {
+        self.0
     }
 }
