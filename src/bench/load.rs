@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use super::crowd::{Crowd, Happening, What};
 use super::flow::{self, Arrival, Flow};
 use super::process::Usage;
-use super::report::{Cost, Latency, Report};
+use super::report::{Cost, Latency, Report, distribution};
 use super::target::Target;
 use super::{Failure, Settings};
 
@@ -304,7 +304,7 @@ impl<'t, 'p> Load<'t, 'p> {
             duplicated: self.duplicated,
             reordered: self.reordered,
             strange: self.strange,
-            histogram: Some(measured.histogram),
+            distribution_us: distribution(&measured.histogram),
             series: measured.series,
             ..Report::default()
         }
