@@ -13,7 +13,7 @@ CONFDIR   = $(DESTDIR)$(SYSCONFDIR)/chatserver
 SHAREDIR  = $(DESTDIR)$(PREFIX)/share
 DOCDIR    = $(SHAREDIR)/doc/chatserver
 ZSHDIR    = $(PREFIX)/share/zsh/site-functions
-DOCUMENTS = $(wildcard README.md README.zh-CN.md PROTOCOL.md ARCHITECTURE.md SECURITY.md CHANGELOG.md LICENSE data/chatserver.toml docs/*.md docs/*.png)
+DOCUMENTS = $(wildcard README.md README.zh-CN.md BENCHMARKS.md PROTOCOL.md ARCHITECTURE.md SECURITY.md CHANGELOG.md LICENSE data/chatserver.toml docs/*.md docs/*.png)
 
 UNIT       = $(DESTDIR)$(PREFIX)/lib/systemd/system/chatserver.service
 SYSUSERS   = $(DESTDIR)$(PREFIX)/lib/sysusers.d/chatserver.conf
@@ -28,7 +28,7 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 DRILLS = drill-kill9 drill-power drill-network drill-takeover drill-disk drill-fds drill-threads drill-slow drill-mail drill-stop drill-debugger \
   drill-strangers drill-invented
 
-.PHONY: all run test check demo model guard fuzz soak $(DRILLS) install uninstall deb deb-test clean help
+.PHONY: all run test check demo bench bench-curves model guard fuzz soak $(DRILLS) install uninstall deb deb-test clean help
 
 all:
 	$(CARGO) build --release
@@ -67,6 +67,14 @@ guard:
 # All targets, two at a time, or TARGET alone, for SECONDS each; docs/fuzzing.md says what each claims.
 fuzz:
 	CARGO="$(CARGO)" tests/fuzz/run --seconds $(or $(SECONDS),60) $(TARGET)
+
+# ROUNDS of everything, or of the rows that have a word of ONLY in them. BENCHMARKS.md says what the columns mean.
+bench:
+	$(CARGO) build --release --bin chatserver --example bench_mqtt
+	$(CARGO) bench --bench compare -- $(if $(ROUNDS),--rounds $(ROUNDS)) $(foreach word,$(ONLY),--only $(word)) $(ARGS)
+
+bench-curves:
+	$(CARGO) bench --bench curves -- $(if $(ROUNDS),--rounds $(ROUNDS)) $(foreach word,$(ONLY),--only $(word)) --plot docs/bench-curves.png $(ARGS)
 
 # BIN=target/debug/chatserver shows another program than the release one, as it is.
 BIN ?= $(BINARY)
@@ -139,6 +147,10 @@ help:
 	@echo "                 (UPDATE=1 writes what there are)"
 	@echo "make fuzz        hostile bytes, sessions, configurations and databases, made up by libFuzzer (TARGET=session that one alone;"
 	@echo "                 SECONDS=60 for each; docs/fuzzing.md)"
+	@echo "make bench       the bare relay, this server and mosquitto (if it is installed) in turns, as one table; half an hour"
+	@echo "                 (ROUNDS=5; ONLY=stream those rows alone; ARGS=\"--time 1s --plot FILE\"; BENCHMARKS.md)"
+	@echo "make bench-curves how cost grows with pairs, texts, idle users and what waits, into docs/bench-curves.png"
+	@echo "                 (ROUNDS=3; ONLY=pairs, text, idle or backlog alone)"
 	@echo "make check       format and lints, as a change must pass them"
 	@echo "make install     program, service, log rotation, manual page, completions and documents below PREFIX,"
 	@echo "                 configuration to SYSCONFDIR/chatserver/chatserver.toml unless there is one already"

@@ -141,7 +141,8 @@ impl<'d> Crowd<'d> {
         let client = &mut self.clients[place as usize];
         client.socket = Some(socket);
         client.unread.clear();
-        (client.unsent.clear(), client.sent = 0);
+        client.unsent.clear();
+        client.sent = 0;
         (client.is_stuck, client.is_deaf) = (false, false);
         self.dialect.log_in(client.user, &mut client.unsent);
         self.list(place);

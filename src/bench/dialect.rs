@@ -77,6 +77,9 @@ impl Level1 {
     }
 }
 
+/// Far above what servers are configured to send, and far below what a text of another protocol says as a length.
+const PACKET_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Nobody looks at it.
 const TIME: i64 = 1_700_000_000;
 
@@ -104,7 +107,7 @@ impl Dialect for Level1 {
         _reply: &mut Vec<u8>,
     ) -> Result<Option<(usize, Event<'a>)>, Nonsense> {
         let nonsense = |error| Nonsense(format!("what the server sent is no packet of this protocol and key: {error}"));
-        let Some(frame) = Frame::parse(bytes, usize::MAX).map_err(nonsense)? else { return Ok(None) };
+        let Some(frame) = Frame::parse(bytes, PACKET_BYTES_MAX).map_err(nonsense)? else { return Ok(None) };
         let length = frame.packet.len();
         let event = match self.decoder.decode(&self.cipher, frame).map_err(nonsense)?.message {
             Message::Chat(chat) => Event::Text(chat.text.as_bytes()),

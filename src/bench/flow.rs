@@ -41,10 +41,10 @@ pub fn read_stamp(text: &[u8]) -> Option<(u32, u32)> {
 /// What an arrival was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
-    /// The next one, this long after it was sent.
+    /// After all that came, this long after it was sent. What is missing before it may be lost.
     InOrder(Duration),
-    /// One that overtook another.
-    Early(Duration),
+    /// One that another one, sent later, has overtaken.
+    Late(Duration),
     /// One that came before, or was never sent.
     Again,
 }
@@ -56,15 +56,19 @@ pub struct Flow {
     pub from: u32,
     /// To whom.
     pub to: u32,
+    /// Its messages are checked, but not what is measured.
+    pub is_aside: bool,
     next: u32,
     /// Of each message from the oldest that has not arrived: when it was sent, until it arrives.
     awaited: VecDeque<Option<Duration>>,
+    /// So many of `awaited` are up to the newest that has arrived.
+    passed: usize,
 }
 
 impl Flow {
     /// Nothing sent yet.
     pub fn new(from: u32, to: u32) -> Flow {
-        Flow { from, to, next: 0, awaited: VecDeque::new() }
+        Flow { from, to, is_aside: false, next: 0, awaited: VecDeque::new(), passed: 0 }
     }
 
     /// One more is sent: its number. At most 2²³ may be on their way.
@@ -79,12 +83,16 @@ impl Flow {
     pub fn arrived(&mut self, number: u32, at: Duration) -> Arrival {
         let oldest = self.next.wrapping_sub(self.awaited.len() as u32);
         let place = number.wrapping_sub(oldest) % NUMBERS;
-        let Some(sent_at) = self.awaited.get_mut(place as usize).and_then(Option::take) else { return Arrival::Again };
+        let place = place as usize;
+        let Some(sent_at) = self.awaited.get_mut(place).and_then(Option::take) else { return Arrival::Again };
+        let is_late = place < self.passed;
+        self.passed = self.passed.max(place + 1);
         while let Some(None) = self.awaited.front() {
             self.awaited.pop_front();
+            self.passed -= 1;
         }
         let latency = at.saturating_sub(sent_at);
-        if place == 0 { Arrival::InOrder(latency) } else { Arrival::Early(latency) }
+        if is_late { Arrival::Late(latency) } else { Arrival::InOrder(latency) }
     }
 
     /// Messages that have not arrived.
@@ -111,17 +119,17 @@ mod tests {
     }
 
     #[test]
-    fn an_arrival_is_in_order_early_or_again_and_what_is_missing_is_known() {
+    fn an_arrival_is_in_order_late_or_again_and_what_is_missing_is_known() {
         let mut flow = Flow::new(1, 2);
         assert_eq!((0..5).map(|_| flow.sent(AT)).collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
         let later = AT + Duration::from_millis(3);
         assert_eq!(flow.arrived(0, later), Arrival::InOrder(Duration::from_millis(3)));
         assert_eq!(flow.arrived(0, later), Arrival::Again);
-        assert_eq!(flow.arrived(2, later), Arrival::Early(Duration::from_millis(3)));
+        assert_eq!(flow.arrived(2, later), Arrival::InOrder(Duration::from_millis(3)), "1 may be lost");
         assert_eq!(flow.arrived(2, later), Arrival::Again);
         assert_eq!(flow.arrived(5, later), Arrival::Again, "nobody sent it");
         assert_eq!(flow.missing(), 3);
-        assert_eq!(flow.arrived(1, later), Arrival::InOrder(Duration::from_millis(3)));
+        assert_eq!(flow.arrived(1, later), Arrival::Late(Duration::from_millis(3)), "2 has overtaken it");
         assert_eq!(flow.arrived(3, later), Arrival::InOrder(Duration::from_millis(3)));
         assert_eq!(flow.missing(), 1);
     }

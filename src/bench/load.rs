@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use super::crowd::{Crowd, Happening, What};
 use super::flow::{self, Arrival, Flow};
 use super::process::Usage;
-use super::report::{Cost, Latency, Report};
+use super::report::{Cost, Latency, Report, distribution};
 use super::target::Target;
 use super::{Failure, Settings};
 
@@ -47,7 +47,10 @@ pub struct Load<'t, 'p> {
     progress: Progress<'p>,
     text: Vec<u8>,
     happened: Vec<Happening>,
+    came: Vec<u32>,
     book: Book,
+    /// Measured or not.
+    entered: u64,
     duplicated: u64,
     reordered: u64,
     strange: u64,
@@ -89,7 +92,9 @@ impl<'t, 'p> Load<'t, 'p> {
             progress,
             text: vec![b'.'; settings.text_bytes],
             happened: Vec::new(),
+            came: Vec::new(),
             book,
+            entered: 0,
             duplicated: 0,
             reordered: 0,
             strange: 0,
@@ -149,6 +154,7 @@ impl<'t, 'p> Load<'t, 'p> {
     /// The server speaks something else.
     pub fn turn(&mut self, patience: Duration) -> Result<(), Failure> {
         self.happened.clear();
+        self.came.clear();
         self.crowd.turn(patience, &mut self.happened)?;
         for next in 0..self.happened.len() {
             let Happening { client, at, what } = self.happened[next];
@@ -159,9 +165,10 @@ impl<'t, 'p> Load<'t, 'p> {
                         self.strange += 1;
                         continue;
                     };
+                    let is_aside = known.is_aside;
                     let latency = match known.arrived(number, at) {
                         Arrival::InOrder(latency) => latency,
-                        Arrival::Early(latency) => {
+                        Arrival::Late(latency) => {
                             self.reordered += 1;
                             latency
                         }
@@ -170,7 +177,10 @@ impl<'t, 'p> Load<'t, 'p> {
                             continue;
                         }
                     };
-                    self.book.enter(latency, at);
+                    self.came.push(flow);
+                    if !is_aside {
+                        self.enter(latency, at);
+                    }
                 }
                 What::Strange => self.strange += 1,
                 What::Closed => self.closed += 1,
@@ -180,12 +190,9 @@ impl<'t, 'p> Load<'t, 'p> {
         Ok(())
     }
 
-    /// Numbers of the flows of which something came in the last turn, once for each message.
+    /// Numbers of the flows of which something came in the last turn, once for each message that had not come before.
     pub fn came(&self) -> impl Iterator<Item = u32> {
-        self.happened.iter().filter_map(|happening| match happening.what {
-            What::Text { flow, .. } => Some(flow),
-            _ => None,
-        })
+        self.came.iter().copied()
     }
 
     /// What happened in the last turn.
@@ -193,14 +200,20 @@ impl<'t, 'p> Load<'t, 'p> {
         &self.happened
     }
 
-    /// Enters something else than a message that took this long: a login.
+    /// Enters what took this long: a message, or a login.
     pub fn enter(&mut self, latency: Duration, at: Duration) {
+        self.entered += 1;
         self.book.enter(latency, at);
     }
 
     /// What the server's process has used.
     pub fn usage(&self) -> Option<Usage> {
         self.pid.and_then(|pid| Usage::read(pid).ok())
+    }
+
+    /// The same without switches.
+    fn times(&self) -> Option<Usage> {
+        self.pid.and_then(|pid| Usage::read_times(pid).ok())
     }
 
     /// Goes round for a while unmeasured, and then measures for `time`. `step` is called before each turn with the time; what it gives is when it wants
@@ -214,15 +227,18 @@ impl<'t, 'p> Load<'t, 'p> {
         may_close: bool,
         mut step: impl FnMut(&mut Self, Duration) -> Result<Duration, Failure>,
     ) -> Result<Measured, Failure> {
+        // Of thousands of threads this takes a while, in which nobody is answered: so before the warm-up, which counts for it.
+        let (all_before, switches_before) = (self.entered, self.usage());
         let begin = self.crowd.now();
-        let (from, until) = (begin + self.settings.warm_up, begin + self.settings.warm_up + time);
+        let from = begin + self.settings.warm_up;
+        let mut until = from + time;
         let mut before = None;
         let mut drawn_at = Duration::ZERO;
         self.book.is_open = false;
         loop {
             let now = self.crowd.now();
             if !self.book.is_open && now >= from {
-                before = self.usage();
+                before = self.times();
                 self.book = Book {
                     histogram: histogram(),
                     count: 0,
@@ -230,6 +246,7 @@ impl<'t, 'p> Load<'t, 'p> {
                     from: self.crowd.now(),
                     is_open: true,
                 };
+                until = self.book.from + time;
             }
             if now >= until {
                 break;
@@ -246,9 +263,12 @@ impl<'t, 'p> Load<'t, 'p> {
                 return Err(Failure::Closed);
             }
         }
-        let now = self.crowd.now();
-        let after = self.usage();
+        let (now, mut after, switches_after) = (self.crowd.now(), self.times(), self.usage());
         self.book.is_open = false;
+        if let (Some(before), Some(after), Some(switches)) = (&switches_before, &mut after, &switches_after) {
+            let all = (self.entered - all_before).max(1);
+            after.switches = switches.since(before).switches * self.book.count / all;
+        }
         Ok(Measured {
             time: now - self.book.from,
             count: self.book.count,
@@ -304,7 +324,7 @@ impl<'t, 'p> Load<'t, 'p> {
             duplicated: self.duplicated,
             reordered: self.reordered,
             strange: self.strange,
-            histogram: Some(measured.histogram),
+            distribution_us: distribution(&measured.histogram),
             series: measured.series,
             ..Report::default()
         }
@@ -323,5 +343,52 @@ impl Book {
             self.series.resize(step + 1, 0);
         }
         self.series[step] += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::bench::dialect::Plain;
+    use crate::protocol::{Cipher, PUBLISHED_KEY};
+
+    #[test]
+    fn what_is_aside_is_checked_but_not_measured() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || crate::bench::serve_relay(&listener));
+        let mut target = Target::at("floor", address, Box::new(Plain::new(Cipher::new(PUBLISHED_KEY).unwrap())));
+        let settings = Settings {
+            pairs: 1,
+            window: 1,
+            text_bytes: 20,
+            time: Duration::ZERO,
+            warm_up: Duration::ZERO,
+            rate: 1,
+            users: 0,
+            messages: 1,
+        };
+        let mut progress = |_: f64, _: &str| {};
+        let mut load = Load::new(&mut target, &settings, &mut progress).unwrap();
+        load.log_in(3).unwrap();
+        let (measured, aside) = (load.flow(0, 1), load.flow(0, 2));
+        load.flows[aside as usize].is_aside = true;
+        let (mut sent, mut came) = (0, 0);
+        let result = load.measure(Duration::from_millis(50), false, |load, now| {
+            came += load.came().filter(|flow| *flow == measured).count() as u64;
+            [measured, aside].into_iter().for_each(|flow| load.send(flow, now));
+            sent += 1;
+            Ok(now + Duration::from_millis(1))
+        });
+        let result = result.unwrap();
+        load.drain(&[measured, aside]).unwrap();
+        assert!(
+            came > 0 && (came..=sent).contains(&result.count),
+            "{came} of {sent} came, {} are counted",
+            result.count
+        );
+        assert_eq!(load.flows[aside as usize].missing(), 0);
     }
 }

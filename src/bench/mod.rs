@@ -31,6 +31,7 @@ pub use report::{Cost, Latency, Report};
 pub use target::{Kind, Target};
 
 use load::Load;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// What is played.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -164,6 +165,13 @@ impl From<rustix::io::Errno> for Failure {
     fn from(errno: rustix::io::Errno) -> Failure {
         Failure::Io(errno.into())
     }
+}
+
+/// Lets this process, and those that it starts, have as many descriptors as the system allows it: each client is one.
+pub fn take_all_descriptors() {
+    let most = getrlimit(Resource::Nofile).maximum;
+    // Where it may not, the first client without one says so.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
 }
 
 /// Users without `--users` in the workload that is about them.

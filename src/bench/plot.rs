@@ -82,14 +82,8 @@ pub fn draw(panels: &[Panel]) -> Result<Vec<u8>, Box<dyn Error>> {
 /// There is nothing to draw.
 pub fn draw_reports(reports: &[Report]) -> Result<Vec<u8>, Box<dyn Error>> {
     let name = |report: &Report| format!("{} {}", report.target, report.workload);
-    let latencies = reports.iter().filter_map(|report| {
-        let histogram = report.histogram.as_ref().filter(|histogram| !histogram.is_empty())?;
-        let points = histogram.iter_quantiles(4).map(|step| {
-            let rare = 1.0 / (1.0 - step.quantile()).max(1.0 / histogram.len() as f64);
-            (rare, step.value_iterated_to() as f64 / 1e3)
-        });
-        Some(Curve { name: name(report), points: points.collect() })
-    });
+    let latencies = reports.iter().filter(|report| !report.distribution_us.is_empty());
+    let latencies = latencies.map(|report| Curve { name: name(report), points: report.distribution_us.clone() });
     let rates = reports.iter().filter(|report| report.series.len() > 1).map(|report| {
         let at = |step: usize| (step as f64 + 0.5) * STEP.as_secs_f64();
         // The last one is not whole.

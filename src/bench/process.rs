@@ -20,24 +20,33 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Reads it now. Times come in ticks, of which there are 100 a second.
+    /// Reads it now.
     ///
     /// # Errors
     /// The process is gone, or somebody else's.
     pub fn read(pid: i32) -> ProcResult<Usage> {
+        let mut usage = Usage::read_times(pid)?;
+        for task in Process::new(pid)?.tasks()? {
+            // A thread may end at any moment.
+            let Ok(status) = task.and_then(|task| task.status()) else { continue };
+            let [wanted, unwanted] = [status.voluntary_ctxt_switches, status.nonvoluntary_ctxt_switches];
+            usage.switches += wanted.unwrap_or(0) + unwanted.unwrap_or(0);
+        }
+        Ok(usage)
+    }
+
+    /// The same without the switches, which take a while to read of thousands of threads. Times come in ticks, of which there are 100 a second.
+    ///
+    /// # Errors
+    /// As [`Usage::read`].
+    pub fn read_times(pid: i32) -> ProcResult<Usage> {
         let process = Process::new(pid)?;
         let stat = process.stat()?;
         let tick = Duration::from_secs(1) / u32::try_from(procfs::ticks_per_second()).unwrap_or(100);
-        let mut switches = 0;
-        for task in process.tasks()? {
-            // A thread may end at any moment.
-            let Ok(status) = task.and_then(|task| task.status()) else { continue };
-            switches += status.voluntary_ctxt_switches.unwrap_or(0) + status.nonvoluntary_ctxt_switches.unwrap_or(0);
-        }
         Ok(Usage {
             user: tick * u32::try_from(stat.utime).unwrap_or(u32::MAX),
             system: tick * u32::try_from(stat.stime).unwrap_or(u32::MAX),
-            switches,
+            switches: 0,
             resident_bytes: process.status()?.vmrss.unwrap_or(0) * 1024,
         })
     }

@@ -15,11 +15,28 @@ use super::dialect::LOGIN;
 use crate::limits;
 use crate::protocol::{Frame, HEADER_BYTES};
 
-/// Who is there. A recipient's packets must not be mixed with another sender's while they are written.
+/// Who is there.
 #[derive(Default)]
-struct Table(RwLock<HashMap<u32, Arc<Recipient>>>); // lock: table; recipient, with the table let go
+struct Table(RwLock<HashMap<u32, Arc<Recipient>>>); // lock: table, then let go; writing
 
-type Recipient = Mutex<TcpStream>;
+/// One descriptor for each user: twelve thousand of them fit where a process may have twenty thousand.
+struct Recipient {
+    socket: TcpStream,
+    /// A packet must not be mixed with another sender's.
+    writing: Mutex<()>, // lock: writing
+}
+
+impl Recipient {
+    fn new(socket: TcpStream) -> Arc<Recipient> {
+        Arc::new(Recipient { socket, writing: Mutex::new(()) })
+    }
+
+    fn write(&self, packets: &[u8]) {
+        let _one_at_a_time = self.writing.lock();
+        // That it has gone is its own thread's business.
+        let _ = (&self.socket).write_all(packets);
+    }
+}
 
 /// Serves until the process ends.
 ///
@@ -49,11 +66,15 @@ fn connection(mut socket: TcpStream, table: &Table) -> io::Result<()> {
     let mut login = [0; HEADER_BYTES + 4];
     socket.read_exact(&mut login)?;
     let user = u32::from_be_bytes(login[HEADER_BYTES..].try_into().expect("4 bytes"));
-    // In this order: who has the answer is written to.
-    table.0.write().insert(user, Arc::new(Mutex::new(socket.try_clone()?)));
-    socket.write_all(&answer())?;
-    let result = relay(&mut socket, table);
-    table.0.write().remove(&user);
+    let own = Recipient::new(socket);
+    table.0.write().insert(user, own.clone());
+    // Who has the answer can be written to.
+    own.write(&answer());
+    let result = relay(&own.socket, table);
+    let mut present = table.0.write();
+    if present.get(&user).is_some_and(|present| Arc::ptr_eq(present, &own)) {
+        present.remove(&user);
+    }
     result
 }
 
@@ -63,7 +84,7 @@ fn answer() -> Vec<u8> {
     answer
 }
 
-fn relay(socket: &mut TcpStream, table: &Table) -> io::Result<()> {
+fn relay(mut socket: &TcpStream, table: &Table) -> io::Result<()> {
     let mut buffer = vec![0; IDLE_BYTES];
     let mut held = 0;
     loop {
@@ -88,8 +109,7 @@ fn forward(bytes: &[u8], table: &Table) -> usize {
     let mut present: Option<Arc<Recipient>> = None;
     let write = |recipient: &Option<Arc<Recipient>>, packets: &[u8]| {
         if let Some(recipient) = recipient {
-            // That it has gone is its own thread's business.
-            let _ = recipient.lock().write_all(packets);
+            recipient.write(packets);
         }
     };
     while let Some((to, length)) = packet(&bytes[end..]) {
@@ -122,7 +142,7 @@ mod tests {
         let mut recipients: Vec<TcpStream> = [5, 6]
             .map(|user| {
                 let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-                table.0.write().insert(user, Arc::new(Mutex::new(socket)));
+                table.0.write().insert(user, Recipient::new(socket));
                 listener.accept().unwrap().0
             })
             .into();

@@ -31,6 +31,19 @@ impl Latency {
     }
 }
 
+/// One in so many took longer than so many µs, from half of them to one of all.
+pub fn distribution(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
+    if histogram.is_empty() {
+        return Vec::new();
+    }
+    let all = histogram.len() as f64;
+    let steps = histogram.iter_quantiles(4).map(|step| {
+        let rare = 1.0 / (1.0 - step.quantile()).max(1.0 / all);
+        (rare, step.value_iterated_to() as f64 / 1e3)
+    });
+    steps.collect()
+}
+
 /// What the server's process used for each message, login or whatever was counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
@@ -90,17 +103,15 @@ pub struct Report {
     pub lost: u64,
     /// Messages that came again.
     pub duplicated: u64,
-    /// Messages that overtook others.
+    /// Messages that others, sent later, overtook.
     pub reordered: u64,
     /// Texts that nobody wrote like that, or not to this user.
     pub strange: u64,
     /// What only this workload has to say; the names have units.
     pub more: BTreeMap<String, f64>,
-    /// All latencies, nanoseconds.
-    #[serde(skip)]
-    pub histogram: Option<Histogram<u64>>,
+    /// How the latencies are distributed: one in so many took longer than so many µs.
+    pub distribution_us: Vec<(f64, f64)>,
     /// Counted in each tenth of a second.
-    #[serde(skip)]
     pub series: Vec<u64>,
 }
 
@@ -143,5 +154,39 @@ impl Report {
         let more: Vec<String> = self.more.iter().map(|(name, value)| format!("{name}={value:.3}")).collect();
         fields.push(more.join(" "));
         fields.join(",")
+    }
+
+    /// For people: some lines.
+    pub fn text(&self) -> String {
+        let mut out = format!(
+            "{} {}: {} {} in {:.1} s, {:.0} a second\n",
+            self.target, self.workload, self.count, self.unit, self.seconds, self.per_second
+        );
+        if let Some(latency) = self.latency_us {
+            let [p50, p90, p99, p999, max] =
+                [latency.p50, latency.p90, latency.p99, latency.p999, latency.max].map(|us| format!("{us:.0}"));
+            out += &format!("  latency     p50 {p50}  p90 {p90}  p99 {p99}  p99.9 {p999}  max {max} µs\n");
+        }
+        if let Some(cost) = self.cost {
+            let one = self.unit.trim_end_matches('s');
+            out += &format!(
+                "  server      {:.2} µs of CPU a {one} ({:.2} user, {:.2} system), {:.2} context switches\n",
+                cost.cpu_us, cost.user_us, cost.system_us, cost.switches
+            );
+        }
+        if let Some(kib) = self.resident_kib {
+            out += &format!("  memory      {:.1} MiB resident\n", kib as f64 / 1024.0);
+        }
+        out += &match self.is_clean() {
+            true => "  checked     none lost, none twice, all in order\n".into(),
+            false => format!(
+                "  WRONG       {} lost, {} twice, {} out of order, {} that nobody wrote\n",
+                self.lost, self.duplicated, self.reordered, self.strange
+            ),
+        };
+        for (name, value) in &self.more {
+            out += &format!("  {name:<28} {value:.2}\n");
+        }
+        out
     }
 }

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::connection::exit;
 use super::progress::{Progress, Unit};
@@ -105,15 +104,13 @@ impl ValueEnum for Word {
 
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
-    // Each client is a descriptor.
-    let most = getrlimit(Resource::Nofile).maximum;
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
+    bench::take_all_descriptors();
     if args.relay {
         return be_relay();
     }
     let is_floor = args.words.contains(&Word::Floor);
     let kind = match &args.addr {
-        Some(_) if is_floor => return fail("floor is a relay of our own: it does not go with --addr"),
+        Some(_) if is_floor => return misused("floor is a relay of our own: it does not go with --addr"),
         Some(addr) => Kind::At(addr.clone()),
         None if is_floor => Kind::Floor,
         None => Kind::Own,
@@ -133,7 +130,7 @@ pub fn run(args: Args) -> ExitCode {
         // The relay keeps nothing for anybody.
         workloads = Workload::ALL.into_iter().filter(|workload| !is_floor || *workload != Workload::Offline).collect();
     } else if is_floor && workloads.contains(&Workload::Offline) {
-        return fail("the bare relay keeps nothing for those who are not there: there is no floor for offline");
+        return misused("the bare relay keeps nothing for those who are not there: there is no floor for offline");
     }
     let program = match std::env::current_exe() {
         Ok(program) => program,
@@ -172,6 +169,12 @@ pub fn run(args: Args) -> ExitCode {
     }
 }
 
+/// Words that do not go together.
+fn misused(why: &str) -> ExitCode {
+    let _ = fail(why);
+    ExitCode::from(2)
+}
+
 fn play(target: &mut Target, workload: Workload, settings: &Settings) -> Result<Report, Failure> {
     let bar = Progress::new(Unit::Share);
     bench::play(target, workload, settings, &mut |share, what| {
@@ -198,39 +201,5 @@ fn tell(args: &Args, report: &Report, is_first: bool) -> ExitCode {
         let head = if is_first { format!("{}\n", Report::CSV_HEAD) } else { String::new() };
         return print(format!("{head}{}\n", report.csv()));
     }
-    print(text(report))
-}
-
-/// For people.
-fn text(report: &Report) -> String {
-    let mut out = format!(
-        "{} {}: {} {} in {:.1} s, {:.0} a second\n",
-        report.target, report.workload, report.count, report.unit, report.seconds, report.per_second
-    );
-    if let Some(latency) = report.latency_us {
-        let [p50, p90, p99, p999, max] =
-            [latency.p50, latency.p90, latency.p99, latency.p999, latency.max].map(|us| format!("{us:.0}"));
-        out += &format!("  latency     p50 {p50}  p90 {p90}  p99 {p99}  p99.9 {p999}  max {max} µs\n");
-    }
-    if let Some(cost) = report.cost {
-        let one = report.unit.trim_end_matches('s');
-        out += &format!(
-            "  server      {:.2} µs of CPU a {one} ({:.2} user, {:.2} system), {:.2} context switches\n",
-            cost.cpu_us, cost.user_us, cost.system_us, cost.switches
-        );
-    }
-    if let Some(kib) = report.resident_kib {
-        out += &format!("  memory      {:.1} MiB resident\n", kib as f64 / 1024.0);
-    }
-    out += &match report.is_clean() {
-        true => "  checked     none lost, none twice, all in order\n".into(),
-        false => format!(
-            "  WRONG       {} lost, {} twice, {} out of order, {} that nobody wrote\n",
-            report.lost, report.duplicated, report.reordered, report.strange
-        ),
-    };
-    for (name, value) in &report.more {
-        out += &format!("  {name:<28} {value:.2}\n");
-    }
-    out
+    print(report.text())
 }

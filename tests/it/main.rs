@@ -27,6 +27,7 @@ mod keeping;
 mod shutdown;
 mod storage;
 
+mod bench;
 mod command_line;
 mod conformance;
 mod languages;
