@@ -35,7 +35,8 @@ pub const FILE_NAME: &str = "chatserver.log";
 /// How long `log::logger().flush()` waits at most: a stop must not hang on a stopped terminal.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long lines wait for others to be written with them, when some were written just now.
+/// After so many writes in this time the lines wait for its end, and are written together.
+const WRITES_AT_ONCE: u32 = 8;
 const GATHERING: Duration = Duration::from_millis(10);
 
 /// How long the terminal may take nothing before it counts as stopped.
@@ -230,13 +231,15 @@ impl Queue {
         }
     }
 
-    /// What was taken is written. Of the lines that follow at once many are to be written together: they wait for each other a moment, unless
-    /// somebody waits for them.
-    fn gather(&self) {
-        let until = Instant::now() + GATHERING;
-        let mut state = self.state.lock();
-        state.writing = false;
+    /// What was taken is written.
+    fn done(&self) {
+        self.state.lock().writing = false;
         self.written.notify_all();
+    }
+
+    /// Lets lines wait for each other until then, unless somebody waits for them.
+    fn gather(&self, until: Instant) {
+        let mut state = self.state.lock();
         while !state.urgent && !state.reopen && !self.changed.wait_until(&mut state, until).timed_out() {}
     }
 
@@ -265,6 +268,7 @@ struct Taken {
 
 /// The log's thread. It lives as long as the process.
 fn log_loop<T: Write + AsFd>(log: &QueuedLog, mut outputs: Outputs<T>) {
+    let (mut began, mut writes) = (Instant::now(), 0);
     loop {
         let Taken { lines, dropped, reopen } = log.queue.take();
         if reopen {
@@ -277,7 +281,13 @@ fn log_loop<T: Write + AsFd>(log: &QueuedLog, mut outputs: Outputs<T>) {
             );
         }
         outputs.write(log, &lines);
-        log.queue.gather();
+        log.queue.done();
+        writes += 1;
+        if began.elapsed() >= GATHERING {
+            (began, writes) = (Instant::now(), 1);
+        } else if writes >= WRITES_AT_ONCE {
+            log.queue.gather(began + GATHERING);
+        }
     }
 }
 

@@ -28,7 +28,7 @@ const KEPT_CAPACITY: usize = 64 * 1024;
 const FIRST_CAPACITY: usize = 4096;
 
 /// Messages on their way after which a flush asks the kernel what has been acknowledged, so that memory does not wait for the timer.
-const ASK_AFTER: usize = 256;
+const ASK_AFTER: usize = 64;
 
 /// What a flush found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -33,6 +33,7 @@ pub struct Packets {
 
 impl Packets {
     /// Appends a packet.
+    #[inline]
     pub fn push(&mut self, packet: &[u8]) -> Place {
         let last = self.chunks.back().map_or((0, 0), |chunk| (chunk.len(), chunk.capacity()));
         if last.0 + packet.len() > last.1 {

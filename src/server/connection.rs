@@ -92,7 +92,7 @@ impl Connection {
     }
 
     /// The body of the thread: serves the connection to its end.
-    pub fn run(mut self) {
+    pub fn run(mut self: Box<Self>) {
         let ending = self.read_loop();
         self.end(&ending);
     }

@@ -96,7 +96,8 @@ fn welcome(shared: &Arc<Shared>, id: u64, socket: TcpStream, address: SocketAddr
     shared.delivery.counters.accepted.add(1);
     let socket = Arc::new(socket);
     let place = shared.connections.add(id, socket.clone());
-    let connection = Connection::new(shared.clone(), id, socket, address, ticket);
+    // On the heap, once: on its way to its thread it would be copied from frame to frame, and its stack is what an idle user costs most.
+    let connection = Box::new(Connection::new(shared.clone(), id, socket, address, ticket));
     let served = threads::spawn(&format!("c{id}"), limits::STACK_BYTES, move || {
         let _place = place;
         connection.run();

@@ -61,7 +61,9 @@ fn status_tells_what_has_happened() {
     assert_eq!(texts(&mut bob, 3).len(), 3);
     send_all(&mut ann, "carol", &numbered("kept", 2));
     send_all(&mut ann, "no\u{7}body", &["refused"]);
-    let _again = server.login("ann");
+    let mut again = server.login("ann");
+    // A sign of life: what the first connection was handed, and TCP had not acknowledged yet, has come to this one.
+    again.ping().unwrap();
     server.socket().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     let mut ctl = Ctl::of(&server);
     let mut last = Value::Null;
