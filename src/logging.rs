@@ -13,7 +13,7 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -312,7 +312,10 @@ impl<T: Write + AsFd> Outputs<T> {
     }
 
     fn write(&mut self, log: &QueuedLog, lines: &VecDeque<Vec<u8>>) {
-        let lines: Vec<u8> = lines.iter().flatten().copied().collect();
+        let lines = lines.iter().fold(Vec::new(), |mut all, line| {
+            all.extend_from_slice(line);
+            all
+        });
         // The file first: a stopped terminal must not keep lines from it.
         if let Some((level, note)) = self.file.write(&lines) {
             log.note(level, &note);
@@ -396,13 +399,15 @@ impl<F: Write> LogFile<F> {
 /// Standard error: a terminal, a pipe or a file. One that takes nothing for a while counts as stopped and gets nothing until it takes again.
 struct Terminal<T> {
     out: T,
+    /// A real one says that it has room when there is some, however little: lines go to it one by one.
+    is_tty: bool,
     stopped: bool,
     missing: u64,
 }
 
 impl<T: Write + AsFd> Terminal<T> {
     fn new(out: T) -> Terminal<T> {
-        Terminal { out, stopped: false, missing: 0 }
+        Terminal { is_tty: out.as_fd().is_terminal(), out, stopped: false, missing: 0 }
     }
 
     /// Writes lines; a gap is to be logged.
@@ -416,7 +421,9 @@ impl<T: Write + AsFd> Terminal<T> {
             self.stopped = false;
             // Whole lines, but for one that is too long.
             let most = &lines[..lines.len().min(TERMINAL_WRITE_BYTES)];
-            let end = most.iter().rposition(|byte| *byte == b'\n').map_or(most.len(), |end| end + 1);
+            let is_end = |byte: &u8| *byte == b'\n';
+            let end = if self.is_tty { most.iter().position(is_end) } else { most.iter().rposition(is_end) };
+            let end = end.map_or(most.len(), |end| end + 1);
             // A terminal that is gone is nothing to complain about, nor a place to do so.
             let _ = self.out.write_all(&lines[..end]);
             lines = &lines[end..];

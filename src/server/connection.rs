@@ -234,6 +234,7 @@ impl Connection {
                         // Little comes: what a busy time has left behind is given back.
                         self.decoder.shrink_above(IDLE_BYTES);
                         self.peer.touched.owed.shrink();
+                        self.peer.run = Run::default();
                     }
                     self.peer.now = self.shared.delivery.now();
                     return None;
@@ -244,6 +245,8 @@ impl Connection {
                     if self.shared.is_stopping() {
                         return Some(Ending::Stopping);
                     }
+                    // Too short a timeout costs one wake-up, and not one again and again.
+                    self.clocks.armed = Duration::ZERO;
                 }
                 Err(error) => return Some(Ending::Lost(error.to_string())),
             }
@@ -353,8 +356,11 @@ impl Connection {
                 if notice.is_some() {
                     self.write_rest(session, Instant::now() + LINGER_TIMEOUT, Outbox::is_written);
                 }
-                session.outbox.finish();
-                self.discard_until(Instant::now() + LINGER_TIMEOUT);
+                // Who has said all and closed needs no good-bye of its own: closing is one.
+                if !self.has_ended() {
+                    session.outbox.finish();
+                    self.discard_until(Instant::now() + LINGER_TIMEOUT);
+                }
             }
             Ending::Fin
             | Ending::Lost(_)
@@ -392,6 +398,11 @@ impl Connection {
     fn settle(&mut self, session: &Session, deadline: Instant) {
         self.write_rest(session, deadline, Outbox::is_settled);
         session.outbox.finish();
+    }
+
+    /// The peer has closed its side, and nothing of it is unread.
+    fn has_ended(&self) -> bool {
+        matches!(Arrived(&self.socket).read(&mut [0]), Ok(0))
     }
 
     /// Reads and forgets until the peer closes too: bytes left unread would turn our good-bye into a reset, and the peer would lose what it has not read.

@@ -163,7 +163,8 @@ struct Rows {
     ahead: Option<Ahead>,
 }
 
-/// The rows behind `after`, up to and including `upto`: these do not change, but that some may be deleted.
+/// The rows behind `after`, up to and including `upto`: these do not change, but that some may be deleted; one that
+/// expires meanwhile still comes.
 struct Ahead {
     after: u64,
     upto: u64,

@@ -224,7 +224,6 @@ pub(super) fn count(row: &rusqlite::Row, column: usize) -> rusqlite::Result<u64>
     u64::try_from(value).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, value))
 }
 
-/// A text column. Ours are UTF-8; what somebody wrote by hand must not stop the backlog of its recipient.
 /// A name as it stands in the database, where somebody's hand may have put other bytes than UTF-8: whoever goes on after it must not go on after
 /// what was read in its place.
 #[derive(Clone, Default)]
@@ -251,6 +250,7 @@ impl FromSql for Name {
     }
 }
 
+/// A text column. Ours are UTF-8; what somebody wrote by hand must not stop the backlog of its recipient.
 pub(super) fn text(row: &rusqlite::Row, column: usize) -> rusqlite::Result<String> {
     match row.get_ref(column)? {
         // One look is quicker than the search for what is wrong.

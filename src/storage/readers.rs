@@ -114,7 +114,7 @@ impl Readers {
             };
             let result = read(connection);
             Box::new(move || {
-                // Who asked is waiting for it, unless it panicked.
+                // Who asked may need it no more.
                 let _ = answer.send(result);
             })
         });
