@@ -100,7 +100,7 @@ impl Connection {
 
     fn accept_run(&mut self) -> Option<Ending> {
         loop {
-            let flow = self.watch(None, |peer, packets| chat::accept_run(peer, packets));
+            let flow = self.watch(None, chat::accept_run);
             match flow {
                 Flow::Next => return None,
                 Flow::End(ending) => return Some(ending),
