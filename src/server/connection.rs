@@ -234,7 +234,7 @@ impl Connection {
                         // Little comes: what a busy time has left behind is given back.
                         self.decoder.shrink_above(IDLE_BYTES);
                         self.peer.touched.owed.shrink();
-                        self.peer.run = Run::default();
+                        self.peer.run.shrink();
                     }
                     self.peer.now = self.shared.delivery.now();
                     return None;

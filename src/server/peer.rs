@@ -184,6 +184,9 @@ pub struct Run {
 /// Messages of a run: as long as they are accepted, nobody else gets at the mailbox.
 const RUN_MESSAGES: usize = 64;
 
+/// For so many the memory stays: a conversation goes on in it.
+const KEPT_MESSAGES: usize = 8;
+
 impl Run {
     /// Messages that have joined.
     pub fn len(&self) -> usize {
@@ -209,6 +212,13 @@ impl Run {
     pub fn join(&mut self, packet_bytes: usize, text_bytes: usize) {
         self.messages.push_back((packet_bytes as u32, text_bytes as u32));
         self.packets_bytes += packet_bytes;
+    }
+
+    /// Gives back the memory of a busy time.
+    pub fn shrink(&mut self) {
+        if self.is_empty() && self.messages.capacity() > KEPT_MESSAGES {
+            self.messages = VecDeque::new();
+        }
     }
 
     /// The first `count` are accepted, or refused.

@@ -1,9 +1,10 @@
 //! What the comparisons share: one workload against one side, in a process of its own, and tables of what came out.
 
+use std::error::Error;
 use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use chatserver::bench::Report;
@@ -238,4 +239,14 @@ pub fn machine() -> String {
 /// There is nothing to draw, or the file cannot be written.
 pub fn draw(path: &Path, panels: &[chatserver::bench::Panel]) -> Result<(), Box<dyn std::error::Error>> {
     Ok(std::fs::write(path, chatserver::bench::draw(panels)?)?)
+}
+
+/// The exit code of a program that has counted its failures.
+pub fn end(result: Result<usize, Box<dyn Error>>) -> ExitCode {
+    match result {
+        Ok(0) => return ExitCode::SUCCESS,
+        Ok(failures) => eprintln!("{failures} runs have no result"),
+        Err(error) => eprintln!("{error}"),
+    }
+    ExitCode::FAILURE
 }

@@ -58,17 +58,7 @@ struct Args {
 type Results = BTreeMap<&'static str, Vec<Vec<(Side, Report)>>>;
 
 fn main() -> ExitCode {
-    match compare(&Args::parse()) {
-        Ok(0) => ExitCode::SUCCESS,
-        Ok(failures) => {
-            eprintln!("{failures} runs have no result");
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    common::end(compare(&Args::parse()))
 }
 
 /// Plays all and prints the table; gives how many runs failed.

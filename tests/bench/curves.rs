@@ -144,17 +144,7 @@ const GROWTHS: &[Growth] = &[
 ];
 
 fn main() -> ExitCode {
-    match curves(&Args::parse()) {
-        Ok(0) => ExitCode::SUCCESS,
-        Ok(failures) => {
-            eprintln!("{failures} runs have no result");
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    common::end(curves(&Args::parse()))
 }
 
 /// Measures and prints all; gives how many runs failed.

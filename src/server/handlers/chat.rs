@@ -9,7 +9,7 @@ use crate::faults;
 use crate::health::{Counter, Counters};
 use crate::limits;
 use crate::protocol::{Chat, Cipher, MAX_NUMBER, Message, PacketType, ProtocolError, Reason, UserName};
-use crate::server::peer::{Ending, Flow, Peer};
+use crate::server::peer::{Ending, Flow, Peer, Touched};
 use crate::storage::StorageError;
 
 /// Takes the message in, or refuses it: with a receipt where it has a number, silently at level 1, which has no way to tell. `packet` is the packet as
@@ -79,16 +79,14 @@ pub fn handle_chat(peer: &mut Peer, chat: Chat<'_>, packet: Option<&[u8]>, befor
         taken
     });
     faults::point("accepted");
-    match taken {
-        None => return Flow::End(Ending::Replaced),
-        Some(Taken::Before) => {}
-        Some(Taken::Accept(Accepted::Live)) => touched.relayed += 1,
-        Some(Taken::Accept(Accepted::NoRoom)) => return Flow::Wait,
-        Some(Taken::Accept(Accepted::Stopped)) => return Flow::End(Ending::Stopping),
-        Some(Taken::Accept(_)) => touched.waiting += 1,
-        Some(Taken::Refuse(refused)) => note(peer, refused),
+    match taken.map(|taken| taken.count(touched)) {
+        None => Flow::End(Ending::Replaced),
+        Some(Ok(flow)) => flow,
+        Some(Err(refused)) => {
+            note(peer, refused);
+            Flow::Next
+        }
     }
-    Flow::Next
 }
 
 const MAX_NUMBER_AND_MORE: u64 = MAX_NUMBER + 1;
@@ -120,13 +118,11 @@ pub fn accept_run(peer: &mut Peer, packets: &[u8]) -> Flow {
         touched.relayed += live;
         done = live as usize;
         for (packet, text_bytes) in run.messages(packets).skip(done) {
-            match Taken::of(mailbox.accept(packet, text_bytes, None, *now, delivery, &mut touched.owed)) {
-                Taken::Accept(Accepted::Live) => touched.relayed += 1,
-                Taken::Accept(Accepted::NoRoom) => return Flow::Wait,
-                Taken::Accept(Accepted::Stopped) => return Flow::End(Ending::Stopping),
-                Taken::Accept(_) => touched.waiting += 1,
-                Taken::Refuse(refusal) => refused.push(refusal),
-                Taken::Before => {}
+            let accepted = mailbox.accept(packet, text_bytes, None, *now, delivery, &mut touched.owed);
+            match Taken::of(accepted).count(touched) {
+                Ok(Flow::Next) => {}
+                Ok(other) => return other,
+                Err(refusal) => refused.push(refusal),
             }
             done += 1;
         }
@@ -154,6 +150,19 @@ impl Taken {
             Accepted::NoSpace => Taken::Refuse(Refused::Database),
             other => Taken::Accept(other),
         }
+    }
+
+    /// Counts it, and says what follows the packet; `Err`: it was refused.
+    fn count(self, touched: &mut Touched) -> Result<Flow, Refused> {
+        match self {
+            Taken::Before => {}
+            Taken::Accept(Accepted::Live) => touched.relayed += 1,
+            Taken::Accept(Accepted::NoRoom) => return Ok(Flow::Wait),
+            Taken::Accept(Accepted::Stopped) => return Ok(Flow::End(Ending::Stopping)),
+            Taken::Accept(_) => touched.waiting += 1,
+            Taken::Refuse(refused) => return Err(refused),
+        }
+        Ok(Flow::Next)
     }
 }
 
