@@ -16,6 +16,7 @@ pub mod connection;
 pub mod ctl;
 pub mod ctl_client;
 pub mod export;
+pub mod heartbeat;
 pub mod key;
 pub mod listen;
 pub mod mail;
