@@ -1,7 +1,7 @@
 //! Whether what a command printed is what the page shows.
 //!
 //! Equal are: any two runs of digits (numbers, times, process ids, addresses, words of hexadecimal digits), any two runs of blanks, any two
-//! rules of a table. `…` stands for anything in a line; a line `…` for any number of lines. In an `exact` block only `…` and blanks at the
+//! rules of a table; of a hex dump the text on the right does not count. `…` stands for anything in a line; a line `…` for any number of lines. In an `exact` block only `…` and blanks at the
 //! end of a line are left.
 
 use std::sync::LazyLock;
@@ -79,16 +79,19 @@ pub fn line_matches(shown: &str, printed: &str, is_exact: bool) -> bool {
 }
 
 fn normalised(line: &str) -> String {
+    static DUMP: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new("^([ \\t]*(?:0x)?[0-9a-f]{4,8}:(?: {1,2}[0-9a-f]{2,4})+)  .*$").unwrap());
     static NUMBERS: LazyLock<[(Regex, &str); 4]> = LazyLock::new(|| {
         [
             // A word of hexadecimal digits with a decimal one among them, or of whole bytes.
-            (r"(?-u:\b)(?:0x[0-9a-f]+|[0-9a-f]*[0-9][0-9a-f]*|(?:[a-f][a-f])+)(?-u:\b)", "#"),
+            (r"(?-u:\b)(?:0x[0-9a-fA-F]+|[0-9a-fA-F]*[0-9][0-9a-fA-F]*|(?:[a-f][a-f])+)(?-u:\b)", "#"),
             ("[0-9]+", "#"),
             ("#(?:[.,]#)+", "#"),
             ("[-=─═]{2,}", "─"),
         ]
         .map(|(pattern, with)| (Regex::new(pattern).unwrap(), with))
     });
+    let line = DUMP.replace(line, "$1");
     let words: Vec<&str> = line.split_whitespace().collect();
     NUMBERS.iter().fold(words.join(" "), |line, (pattern, with)| pattern.replace_all(&line, *with).into_owned())
 }
@@ -127,6 +130,8 @@ pub fn trials() -> Vec<Trial> {
                 ("… in accept4 (…)", "  6 Thread \"accept\" in accept4 (fd=3)"),
                 ("a … c … e", "a b c d e"),
                 ("…", "anything"),
+                ("00000010: 9dcc 064c  .%..", "00000000: abcd ef01  abc…"),
+                ("\t0x0030:  8daf e8  ..", "\t0x0040:  0000 00  (a"),
                 ("┌──────┬──┐", "┌───┬──────────┐"),
             ];
             let different = [
@@ -137,6 +142,7 @@ pub fn trials() -> Vec<Trial> {
                 ("a … c", "a"),
                 ("ab…ba", "aba"),
                 ("exit", "exits"),
+                ("00000010: 9dcc 064c  .%..", "00000000: abcd ef  abc"),
                 ("", "x"),
             ];
             for (shown, printed) in equal {
