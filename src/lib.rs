@@ -60,6 +60,8 @@
 
 #[cfg(feature = "tools")]
 pub mod bench;
+#[cfg(feature = "tools")]
+pub mod capture;
 pub mod cli;
 pub mod client;
 pub mod clock;
