@@ -60,7 +60,7 @@ impl Stream {
         }
         let Some(from) = self.offset(seq) else { return };
         // A segment that begins before the stream does is a retransmission of what was sent before the capture, or a keepalive.
-        let skipped = usize::try_from(self.next.saturating_sub_signed(from)).unwrap_or(0);
+        let skipped = usize::try_from(self.next.cast_signed() - from).unwrap_or(0);
         let end = from.saturating_add_unsigned(bytes.len() as u64);
         if fin && let Ok(end) = u64::try_from(end.saturating_add_unsigned(cut.into())) {
             self.end.get_or_insert((end, time));
