@@ -491,7 +491,7 @@ end
 -- What the info column says of a message.
 local SAY = {
   login = function(v) return ("%s logs in%s"):format(printable(v.name or "?"), v.level and (", level %.0f"):format(v.level) or "") end,
-  answer = function(v) return (v.login and "welcome: " or "refused: ") .. printable(v.text or "") end,
+  answer = function(v) return (v.login and "login accepted: " or "login refused: ") .. printable(v.text or "") end,
   logout = function() return "logs out" end,
   ping = function() return "ping" end,
   pong = function() return "pong" end,
