@@ -74,6 +74,9 @@ pub const WATCH_STEP: Duration = Duration::from_secs(5);
 /// Connections to `ctl.sock` at one time; further ones are closed at once.
 pub const CTL_CONNECTIONS: usize = 8;
 
+/// What a `trace` may hold that its reader has not taken, bytes of packets with `ENTRY_BYTES` for each. Past it packets are not shown, and counted.
+pub const TRACE_BYTES: usize = 1024 * 1024;
+
 /// Longest request line on `ctl.sock`, bytes; a longer one ends its connection.
 pub const CTL_LINE_BYTES: usize = 1024;
 

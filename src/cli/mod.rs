@@ -27,6 +27,7 @@ pub mod restore;
 pub mod send;
 pub mod serve;
 pub mod signals;
+mod table;
 pub mod terminal;
 pub mod users;
 

@@ -5,7 +5,8 @@
 //! * `custom` — handlers of the embedding program for packet types of its own.
 //! * `pace` — how fast somebody may go: token buckets; `complaints` — what the log says of strangers.
 //! * `writer` — threads that bring a backlog, or wait for a full socket.
-//! * `capacity` — how many connections the machine carries; `status` — how the server stands; `control` — the socket that tells it.
+//! * `capacity` — how many connections the machine carries; `status` — how the server stands; `control` — the socket that tells it,
+//!   `inside` — who is there, one by one, and what the operator does about them, `tracing` — what passes of one user.
 //!
 //! Invariant: nothing in here knows SQL, and no thread writes to a socket but through its outbox, the refusal of a stranger apart.
 
@@ -21,10 +22,12 @@ mod dispatch;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handlers;
+mod inside;
 mod listener;
 mod pace;
 mod peer;
 mod status;
+mod tracing;
 mod writer;
 
 use std::collections::HashMap;
@@ -95,6 +98,7 @@ pub struct Shared {
     started_at: i64,
     thread_limit: Option<u64>,
     is_stopping: AtomicBool,
+    is_draining: AtomicBool,
     stop_deadline: Mutex<Option<Instant>>, // lock: a leaf
     stopped: Condvar,
 }
@@ -107,6 +111,11 @@ impl Shared {
 
     fn is_stopping(&self) -> bool {
         self.is_stopping.load(SeqCst)
+    }
+
+    /// No connection is accepted any more; those that are there go on.
+    fn is_draining(&self) -> bool {
+        self.is_draining.load(SeqCst)
     }
 
     /// When a stop gives up waiting for sockets.
@@ -124,6 +133,7 @@ impl Shared {
         }
         self.stopped.notify_all();
         self.delivery.memory.wake_all();
+        self.delivery.traces.wake_all();
     }
 
     /// Waits for `timeout` or for the stop; `true`: the server stops.
@@ -299,6 +309,7 @@ impl Server {
             started_at,
             thread_limit: capacity.threads(),
             is_stopping: AtomicBool::new(false),
+            is_draining: AtomicBool::new(false),
             stop_deadline: Mutex::new(None),
             stopped: Condvar::new(),
             config: RwLock::new(Arc::new(config)),
