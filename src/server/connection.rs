@@ -18,7 +18,7 @@ use super::Shared;
 use super::admission::Ticket;
 use super::buffer::ReadBuffer;
 use super::dispatch::dispatch;
-use super::handlers::chat;
+use super::handlers::{chat, login::Refusal};
 use super::pace::Pace;
 use super::peer::{Ending, Flow, Peer, Run, Touched};
 use crate::config::Config;
@@ -351,6 +351,8 @@ impl Connection {
                     self.discard_until(Instant::now() + LINGER_TIMEOUT);
                 }
                 match ending {
+                    // The disk's own line has told it, and where all are refused one line tells of all.
+                    Ending::Refused(Refusal::Disk) => log::debug!("c{id}: {}: {ending}", self.peer.address),
                     Ending::Protocol(_) | Ending::Refused(_) => {
                         self.shared.complaints.about_stranger(id, self.peer.address, ending);
                     }
