@@ -128,6 +128,11 @@ macro_rules! counters {
                 Counts { $($($name: self.$name.saturating_sub(earlier.$name),)*)* }
             }
 
+            /// The whole table: each one's name, what it counts, and its value.
+            pub fn table(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$($((stringify!($name), $meaning, self.$name),)*)*]
+            }
+
             /// The whole table in words, with its headings.
             pub fn groups(&self, language: Language) -> Vec<Group> {
                 vec![$(Group {

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{Shared, inside};
 use crate::delivery::{Direction, Noted, Trace};
 use crate::limits;
-use crate::protocol::{Cipher, Decoder, Frame, MIN_PACKET_BYTES, Message, PacketType, UserName};
+use crate::protocol::{Cipher, UserName, explain};
 
 /// Lines are made as long as fewer bytes of them wait for the asker's socket.
 const READY_BYTES: usize = 64 * 1024;
@@ -169,36 +169,8 @@ fn line(noted: &Noted, cipher: &Cipher) -> Value {
     line
 }
 
-/// {type, name, fields, error}.
+/// {type, name, fields, error}, as `decode --json` says it.
 fn explained(packet: &[u8], cipher: &Cipher) -> Value {
-    let frame = match Frame::parse(packet, packet.len().max(MIN_PACKET_BYTES)) {
-        Ok(Some(frame)) => frame,
-        Ok(None) => return json!({ "error": "the packet is not complete" }),
-        Err(error) => return json!({ "error": error.to_string() }),
-    };
-    let name = PacketType::parse(frame.kind).map(PacketType::name).ok();
-    match Decoder::default().decode(cipher, frame) {
-        Ok(decoded) => json!({ "type": frame.kind, "name": name, "fields": fields(&decoded.message), "error": null }),
-        Err(error) => json!({ "type": frame.kind, "name": name, "fields": null, "error": error.to_string() }),
-    }
-}
-
-fn fields(message: &Message<'_>) -> Value {
-    match message {
-        Message::ClientLogin { name, version, time, level, last_seq } => {
-            json!({ "name": name, "version": version, "time": time, "level": level, "last_seq": last_seq })
-        }
-        Message::ServerAcceptLogin(answer) => {
-            json!({ "login": answer.login, "tips": answer.tips, "time": answer.time })
-        }
-        Message::ClientLogout { logout, time } => json!({ "logout": logout, "time": time }),
-        Message::ClientPing { ping, time } => json!({ "ping": ping, "time": time }),
-        Message::Chat(chat) => json!({
-            "from": chat.from, "to": chat.to, "text": chat.text, "time": chat.time, "msg_id": chat.msg_id, "seq": chat.seq,
-        }),
-        Message::ServerReceipt(receipt) => json!({ "msg_ids": receipt.msg_ids, "status": receipt.status as u32 }),
-        Message::ClientAck { seq } => json!({ "seq": seq }),
-        Message::ServerNotice { code, text } => json!({ "code": u32::from(*code), "text": text }),
-        Message::ServerPong { time } => json!({ "time": time }),
-    }
+    let it = explain(packet, cipher, packet.len());
+    json!({ "type": it.kind, "name": it.name(), "fields": it.json(), "error": it.fault.as_ref().map(ToString::to_string) })
 }
