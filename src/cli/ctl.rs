@@ -1,6 +1,8 @@
 //! `chatserver ctl`: asks a running server over DIR/ctl.sock.
 
 mod sessions;
+#[cfg(feature = "tools")]
+mod top;
 mod trace;
 
 use std::process::ExitCode;
@@ -21,6 +23,7 @@ use crate::language::Language;
 ///   kick NAME           ends that user's connection; what it has not acknowledged waits
 ///   trace NAME          that user's packets, decoded, a line each, until Ctrl-C
 ///   log LEVEL           what goes into the log (off, error, warn, info, debug, trace), until the next SIGHUP or start
+///   top                 server and sessions on the full screen, every second anew, until q
 ///   drain, drain off    accepts no connection any more, or again; those who are there go on
 ///   report, report send the present report, or the same by mail
 ///   save                everything accepted until now is on disk when it answers
@@ -50,6 +53,8 @@ pub fn run(args: Args) -> ExitCode {
     let is_about_one = args.request.len() > 1;
     match args.request[0].as_str() {
         "trace" if is_about_one => return trace::run(&args.data, &request, args.json),
+        #[cfg(feature = "tools")]
+        "top" if !is_about_one => return top::run(&args.data),
         _ => {}
     }
     let answer = match ask(&args.data, &request, Duration::from_secs(args.timeout)) {
