@@ -36,6 +36,10 @@ mod service;
 
 mod control;
 mod gauges;
+mod http;
+mod inside;
+mod looking;
+mod top;
 
 mod mail;
 mod smtp;
