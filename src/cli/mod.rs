@@ -18,6 +18,7 @@ pub mod ctl_client;
 #[cfg(feature = "tools")]
 pub mod decode;
 pub mod export;
+pub mod heartbeat;
 pub mod key;
 pub mod listen;
 pub mod mail;
