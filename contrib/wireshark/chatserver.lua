@@ -114,20 +114,27 @@ chat.experts = (function() local list = {} for _, info in pairs(e) do list[#list
 ---------------------------------------------------------------------------------------------------------------------- bits
 -- Lua 5.3 and later have operators for bits, which Lua 5.2 cannot even parse; it has a library, and Wireshark brings one of its own.
 
-local xor, xor5, byte_of
+-- `split` gives the four bytes of a word, the highest first. Arithmetic is quicker there than two calls of a library for each.
+local xor, xor5, split
 do
   local native = (load or loadstring)([[
     return function(a, b) return a ~ b end,
       function(a, b, c, d, e) return a ~ b ~ c ~ d ~ e end,
-      function(word, shift) return word >> shift & 255 end
+      function(word) return word >> 24, word >> 16 & 255, word >> 8 & 255, word & 255 end
   ]])
   if native then
-    xor, xor5, byte_of = native()
+    xor, xor5, split = native()
   else
-    local bits = bit32 or bit
-    local bxor, band, rshift = bits.bxor, bits.band, bits.rshift
-    xor, xor5 = bxor, bxor
-    byte_of = function(word, shift) return band(rshift(word, shift), 255) end
+    xor = (bit32 or bit).bxor
+    xor5 = xor
+    split = function(word)
+      local d = word % 256
+      local rest = (word % 4294967296 - d) / 256
+      local c = rest % 256
+      rest = (rest - c) / 256
+      local b = rest % 256
+      return (rest - b) / 256, b, c, d
+    end
   end
 end
 
@@ -189,7 +196,7 @@ local function schedule(key)
   local constant = 1
   for i = in_key, 4 * (rounds + 1) - 1 do
     local last = words[i - 1]
-    local a, b, c, d = byte_of(last, 24), byte_of(last, 16), byte_of(last, 8), byte_of(last, 0)
+    local a, b, c, d = split(last)
     if i % in_key == 0 then
       last = word(xor(sbox[b], constant), sbox[c], sbox[d], sbox[a])
       constant = constant * 2 < 256 and constant * 2 or xor(constant * 2 - 256, 0x1b)
@@ -204,7 +211,8 @@ local function schedule(key)
     -- Last round first.
     local w = words[4 * (rounds - (i - i % 4) / 4) + i % 4]
     if i >= 4 and i < 4 * rounds then
-      w = xor5(T1[sbox[byte_of(w, 24)]], T2[sbox[byte_of(w, 16)]], T3[sbox[byte_of(w, 8)]], T4[sbox[byte_of(w, 0)]], 0)
+      local a, b, c, d = split(w)
+      w = xor5(T1[sbox[a]], T2[sbox[b]], T3[sbox[c]], T4[sbox[d]], 0)
     end
     keys[i] = w
   end
@@ -220,22 +228,28 @@ local function decrypt(cipher, body)
   for at = 1, #body - 15, 16 do
     local c1, c2, c3, c4 = word(body:byte(at, at + 3)), word(body:byte(at + 4, at + 7)), word(body:byte(at + 8, at + 11)), word(body:byte(at + 12, at + 15))
     local a, b, c, d = xor(c1, keys[0]), xor(c2, keys[1]), xor(c3, keys[2]), xor(c4, keys[3])
+    local a1, a2, a3, a4, b1, b2, b3, b4
+    local d1, d2, d3, d4, e1, e2, e3, e4
     local k = 4
-    for _ = 2, rounds do
-      a, b, c, d =
-        xor5(T1[byte_of(a, 24)], T2[byte_of(d, 16)], T3[byte_of(c, 8)], T4[byte_of(b, 0)], keys[k]),
-        xor5(T1[byte_of(b, 24)], T2[byte_of(a, 16)], T3[byte_of(d, 8)], T4[byte_of(c, 0)], keys[k + 1]),
-        xor5(T1[byte_of(c, 24)], T2[byte_of(b, 16)], T3[byte_of(a, 8)], T4[byte_of(d, 0)], keys[k + 2]),
-        xor5(T1[byte_of(d, 24)], T2[byte_of(c, 16)], T3[byte_of(b, 8)], T4[byte_of(a, 0)], keys[k + 3])
-      k = k + 4
+    for round = 2, rounds + 1 do
+      a1, a2, a3, a4 = split(a)
+      b1, b2, b3, b4 = split(b)
+      d1, d2, d3, d4 = split(c)
+      e1, e2, e3, e4 = split(d)
+      if round <= rounds then
+        a = xor5(T1[a1], T2[e2], T3[d3], T4[b4], keys[k])
+        b = xor5(T1[b1], T2[a2], T3[e3], T4[d4], keys[k + 1])
+        c = xor5(T1[d1], T2[b2], T3[a3], T4[e4], keys[k + 2])
+        d = xor5(T1[e1], T2[d2], T3[b3], T4[a4], keys[k + 3])
+        k = k + 4
+      end
     end
-    local w1 = xor5(word(S[byte_of(a, 24)], S[byte_of(d, 16)], S[byte_of(c, 8)], S[byte_of(b, 0)]), keys[k], p1, 0, 0)
-    local w2 = xor5(word(S[byte_of(b, 24)], S[byte_of(a, 16)], S[byte_of(d, 8)], S[byte_of(c, 0)]), keys[k + 1], p2, 0, 0)
-    local w3 = xor5(word(S[byte_of(c, 24)], S[byte_of(b, 16)], S[byte_of(a, 8)], S[byte_of(d, 0)]), keys[k + 2], p3, 0, 0)
-    local w4 = xor5(word(S[byte_of(d, 24)], S[byte_of(c, 16)], S[byte_of(b, 8)], S[byte_of(a, 0)]), keys[k + 3], p4, 0, 0)
-    out[#out + 1] = string.char(
-      byte_of(w1, 24), byte_of(w1, 16), byte_of(w1, 8), byte_of(w1, 0), byte_of(w2, 24), byte_of(w2, 16), byte_of(w2, 8), byte_of(w2, 0),
-      byte_of(w3, 24), byte_of(w3, 16), byte_of(w3, 8), byte_of(w3, 0), byte_of(w4, 24), byte_of(w4, 16), byte_of(w4, 8), byte_of(w4, 0))
+    -- The last round has no mixing of columns: the box alone.
+    local w1, w2, w3, w4 = split(xor5(word(S[a1], S[e2], S[d3], S[b4]), keys[k], p1, 0, 0))
+    local x1, x2, x3, x4 = split(xor5(word(S[b1], S[a2], S[e3], S[d4]), keys[k + 1], p2, 0, 0))
+    local y1, y2, y3, y4 = split(xor5(word(S[d1], S[b2], S[a3], S[e4]), keys[k + 2], p3, 0, 0))
+    local z1, z2, z3, z4 = split(xor5(word(S[e1], S[d2], S[b3], S[a4]), keys[k + 3], p4, 0, 0))
+    out[#out + 1] = string.char(w1, w2, w3, w4, x1, x2, x3, x4, y1, y2, y3, y4, z1, z2, z3, z4)
     p1, p2, p3, p4 = c1, c2, c3, c4
   end
   return table.concat(out)
@@ -273,7 +287,7 @@ local function parse_key(text)
   return nil
 end
 
--- With one key and one IV, equal bodies are equal plaintexts: what was decrypted is kept, by its ciphertext, up to 8 MiB.
+-- With one key and one IV, equal bodies are equal plaintexts: what was decrypted is kept, by its ciphertext, up to 32 MiB.
 local cipher, opened, opened_bytes
 local function use_key(text)
   local key = parse_key(text)
@@ -290,7 +304,7 @@ local function open(body)
   local plain = opened[body]
   if not plain then
     plain = decrypt(cipher, body)
-    if opened_bytes > 4 * 1024 * 1024 then opened, opened_bytes = {}, 0 end
+    if opened_bytes > 16 * 1024 * 1024 then opened, opened_bytes = {}, 0 end
     opened[body], opened_bytes = plain, opened_bytes + #body
   end
   local padding = plain:byte(-1)
@@ -491,7 +505,7 @@ end
 -- What the info column says of a message.
 local SAY = {
   login = function(v) return ("%s logs in%s"):format(printable(v.name or "?"), v.level and (", level %.0f"):format(v.level) or "") end,
-  answer = function(v) return (v.login and "welcome: " or "refused: ") .. printable(v.text or "") end,
+  answer = function(v) return (v.login and "login accepted: " or "login refused: ") .. printable(v.text or "") end,
   logout = function() return "logs out" end,
   ping = function() return "ping" end,
   pong = function() return "pong" end,

@@ -30,6 +30,7 @@ pub mod restore;
 pub mod send;
 pub mod serve;
 pub mod signals;
+mod table;
 #[cfg(feature = "tools")]
 pub mod tap;
 pub mod terminal;

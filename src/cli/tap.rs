@@ -150,9 +150,11 @@ fn prepare(args: &Args) -> Result<(Tap, TcpListener), String> {
     };
     let look = Look { style, colours: colours_wanted() };
     let max_packet_bytes = usize::try_from(args.max_packet_bytes).unwrap_or(usize::MAX);
-    let watcher = Watcher::new(cipher, max_packet_bytes, look, args.reads, Box::new(io::stdout()), capture.transpose()?);
+    let watcher =
+        Watcher::new(cipher, max_packet_bytes, look, args.reads, Box::new(io::stdout()), capture.transpose()?);
     let watcher = watcher.map_err(|error| format!("the capture cannot be begun ({error})"))?;
-    let listener = TcpListener::bind(&args.listen).map_err(|error| format!("{} cannot be listened on ({error})", args.listen))?;
+    let listener =
+        TcpListener::bind(&args.listen).map_err(|error| format!("{} cannot be listened on ({error})", args.listen))?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     // Every record and line is written by then: they are flushed one by one.
     ctrlc::set_handler(|| std::process::exit(0)).map_err(|error| error.to_string())?;

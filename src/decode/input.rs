@@ -166,7 +166,9 @@ mod tests {
 
     #[test]
     fn what_is_not_hexadecimal_is_named_with_its_line() {
-        for (text, line, word) in [("00\n0g\n", 2, "0g"), ("0000 002", 1, "002"), ("GET / HTTP/1.1", 1, "GET"), ("\n0x", 2, "0x")] {
+        for (text, line, word) in
+            [("00\n0g\n", 2, "0g"), ("0000 002", 1, "002"), ("GET / HTTP/1.1", 1, "GET"), ("\n0x", 2, "0x")]
+        {
             match read(text) {
                 Err(InputError::NotHex { line: at, word: found }) => assert_eq!((at, found.as_str()), (line, word)),
                 other => panic!("{text:?}: {other:?}"),

@@ -138,7 +138,8 @@ impl Stream {
 
     fn begins_with_packet(&self, piece: &[u8]) -> bool {
         let kind = piece.get(4..8).map(|kind| u32::from_be_bytes(*kind.first_chunk().expect("4 bytes")));
-        matches!(Frame::wanted(piece, self.max_packet_bytes), Ok(Some(_))) && kind.is_some_and(|kind| PacketType::parse(kind).is_ok())
+        matches!(Frame::wanted(piece, self.max_packet_bytes), Ok(Some(_)))
+            && kind.is_some_and(|kind| PacketType::parse(kind).is_ok())
     }
 }
 
@@ -208,7 +209,8 @@ pub fn decode(input: impl Read, options: &Options, out: &mut impl Write) -> Resu
 
 fn captured(input: impl Read, options: &Options, shown: &mut Shown<'_, impl Write>) -> Result<(), DecodeError> {
     let mut known = HashMap::<(u64, Direction), Stream>::new();
-    for piece in capture::streams(input, capture::Options { server_port: options.port, ..capture::Options::default() }) {
+    for piece in capture::streams(input, capture::Options { server_port: options.port, ..capture::Options::default() })
+    {
         let piece = piece?;
         let key = (piece.connection.id, piece.direction);
         let mut about = About::of(&piece);

@@ -128,9 +128,10 @@ fn origin(about: &About, colours: bool) -> String {
 
 /// The time of day, here.
 pub fn clock(time: SystemTime) -> String {
-    jiff::Timestamp::try_from(time).map_or_else(|_| "--:--:--".to_owned(), |time| {
-        time.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S%.3f").to_string()
-    })
+    jiff::Timestamp::try_from(time).map_or_else(
+        |_| "--:--:--".to_owned(),
+        |time| time.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S%.3f").to_string(),
+    )
 }
 
 fn short(seen: &Seen<'_>, about: &About, colours: bool) -> String {
@@ -143,7 +144,9 @@ fn short(seen: &Seen<'_>, about: &About, colours: bool) -> String {
             words.retain(|word| !word.is_empty());
             format!("{}\n", words.join("  ").trim_end())
         }
-        Seen::Skipped { offset, bytes, why } => format!("{offset:>6}  {origin}  {}\n", wrong(format!("{bytes} bytes {why}"), colours)),
+        Seen::Skipped { offset, bytes, why } => {
+            format!("{offset:>6}  {origin}  {}\n", wrong(format!("{bytes} bytes {why}"), colours))
+        }
     }
 }
 
@@ -159,7 +162,11 @@ fn full(seen: &Seen<'_>, about: &About, colours: bool) -> String {
             return format!("byte {offset}  {origin}  {}\n\n", wrong(format!("{bytes} bytes {why}"), colours));
         }
     };
-    let mut out = format!("byte {offset}  {origin}  {}, {} bytes\n", paint(packet.name(), Paint::Bold, colours), packet.packet.len());
+    let mut out = format!(
+        "byte {offset}  {origin}  {}, {} bytes\n",
+        paint(packet.name(), Paint::Bold, colours),
+        packet.packet.len()
+    );
     layer(&mut out, packet, Layer::Packet, offset, colours);
     if !packet.plain.is_empty() {
         let padding = packet.padding_bytes();

@@ -108,7 +108,7 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
-            session.outbox.hang_up();
+            session.outbox.hang_up(HungUp::NoThread);
             self.writers.give_up_place();
         }
     }

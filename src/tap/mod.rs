@@ -39,7 +39,10 @@ impl Tap {
             let server = match connect(server) {
                 Ok(server) => server,
                 Err(error) => {
-                    tap.watcher.say(None, &format!("{address}: {server} cannot be connected to ({error}), so this one is closed"));
+                    tap.watcher.say(
+                        None,
+                        &format!("{address}: {server} cannot be connected to ({error}), so this one is closed"),
+                    );
                     continue;
                 }
             };
@@ -57,7 +60,8 @@ impl Tap {
         let pair = Arc::new(pump::Pair::new(id, client, server));
         for direction in [Direction::ToServer, Direction::ToClient] {
             let (tap, pair) = (self.clone(), pair.clone());
-            let name = if direction == Direction::ToServer { format!("{id} to server") } else { format!("{id} to client") };
+            let name =
+                if direction == Direction::ToServer { format!("{id} to server") } else { format!("{id} to client") };
             threads::spawn(&name, limits::MAIL_STACK_BYTES, move || pump::run(&tap, &pair, direction))?;
         }
         Ok(())

@@ -101,14 +101,7 @@ fn read(mut socket: TcpStream, out: &SyncSender<(Instant, Step)>) {
     }
 }
 
-fn pump(
-    tap: &Tap,
-    pair: &Pair,
-    report: Report,
-    wrong: &mut Wrong,
-    steps: &Receiver<(Instant, Step)>,
-    to: &TcpStream,
-) {
+fn pump(tap: &Tap, pair: &Pair, report: Report, wrong: &mut Wrong, steps: &Receiver<(Instant, Step)>, to: &TcpStream) {
     loop {
         let step = if wrong.holds() {
             steps.recv_timeout(JOIN_TIMEOUT)
@@ -153,7 +146,8 @@ fn pump(
                     return pair.close();
                 }
                 Deed::Stop(Stop::Silence) => {
-                    tap.watcher.tell(report, "silent on purpose: nothing more passes, either way, and nothing is closed");
+                    tap.watcher
+                        .tell(report, "silent on purpose: nothing more passes, either way, and nothing is closed");
                     pair.is_silent.store(true, Ordering::Relaxed);
                     return stay_silent(steps);
                 }

@@ -52,7 +52,8 @@ impl Watcher {
         out: Box<dyn Write + Send>,
         capture: Option<Box<dyn Write + Send>>,
     ) -> std::io::Result<Watcher> {
-        let capture = capture.map(|file| Writer::new(file, Resolution::Microseconds).map(|writer| writer.segment_bytes(usize::MAX)));
+        let capture = capture
+            .map(|file| Writer::new(file, Resolution::Microseconds).map(|writer| writer.segment_bytes(usize::MAX)));
         let state = State {
             cipher: Arc::new(cipher),
             max_packet_bytes,

@@ -142,7 +142,7 @@ pub fn trials() -> Vec<Trial> {
                 ("a … c", "a"),
                 ("ab…ba", "aba"),
                 ("exit", "exits"),
-                ("00000010: 9dcc 064c  .%..", "00000000: abcd ef  abc"),
+                ("00000010: 9dcc 064c  .%..", "00000000: abcd  ab"),
                 ("", "x"),
             ];
             for (shown, printed) in equal {
