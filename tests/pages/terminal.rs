@@ -106,6 +106,9 @@ impl World {
             ("PROMPT_COMMAND", r#"printf '\036%d\036' "$?""#),
         ]);
         command.env("HOME", self.dir.path().join("home"));
+        // Where there is no HOME of the user's, these say where rustc and python3 really are.
+        let tools = ["CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "PYENV_ROOT"];
+        command.envs(tools.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         let bash = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         drop(command);
         let keys = File::from(master);
