@@ -473,3 +473,28 @@ fn the_commands_speak_level_1_where_there_is_no_other() {
     assert!(out.contains("\"msg_id\":null,\"seq\":null"), "{out}");
     served.join().unwrap();
 }
+
+#[test]
+fn a_server_that_answers_no_more_pings_is_left_for_a_new_connection() {
+    /// Answers the first ping; gives the number of pings until the client closes.
+    fn falls_silent(client: &mut Peer) -> usize {
+        client.answer(Some(Granted { level: 2, read_timeout_secs: 3, max_packet_bytes: 65_536, last_msg_id: BEFORE }));
+        assert!(client.packet().is_some());
+        client.write(&Message::ServerPong { time: 7 });
+        1 + std::iter::from_fn(|| client.packet()).count()
+    }
+    fn comes_back(client: &mut Peer) -> usize {
+        client.grant();
+        std::iter::from_fn(|| client.packet()).count()
+    }
+    let started = [&["listen", "--as", "ann"][..], &["chat", "--as", "ann", "--to", "bob"]].map(|arguments| {
+        let (addr, server) = scripted(vec![falls_silent, comes_back]);
+        (Running::start(arguments, &addr), server)
+    });
+    for (client, server) in started {
+        client.notes("timeout while waiting for the answer to a ping");
+        client.notes("connected again");
+        drop(client);
+        assert_eq!(server.join().unwrap()[0], 2, "one ping with an answer, one without");
+    }
+}
