@@ -25,7 +25,7 @@ pub use load::{Origin, Resolved, Sources};
 pub use mail::{MailConfig, Password, Tls};
 pub use sample::{markdown, sample};
 pub use secret::{SecretFault, read_secret};
-pub use units::parse_duration;
+pub use units::{parse_bytes, parse_duration};
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

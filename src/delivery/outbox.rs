@@ -246,18 +246,6 @@ impl Outbox {
         state.closed || state.pending.is_empty() && state.owner == Owner::Nobody
     }
 
-    /// Makes the session's writer the owner from now on, unless somebody is; `true`: the caller must start it.
-    /// A flusher that is at work will find `behind` and say the same to its caller.
-    pub fn claim_writer(&self) -> bool {
-        let mut state = self.state.lock();
-        state.behind = true;
-        let claimed = state.owner == Owner::Nobody && !state.closed;
-        if claimed {
-            state.owner = Owner::Writer;
-        }
-        claimed
-    }
-
     /// The writer resigns: nothing is left in the window, and what it handed over last is flushed like anybody's.
     pub fn resign_writer(&self) {
         let mut state = self.state.lock();

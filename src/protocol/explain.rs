@@ -303,7 +303,7 @@ impl Explained<'_> {
         }
         if is_whole && end < plain.len() {
             let padding = plain.len() - end;
-            self.part(Layer::Plain, end..plain.len(), format!("padding: {padding} bytes of value {padding}"));
+            self.part(Layer::Plain, end..plain.len(), format!("padding: {padding} × {padding:02x}"));
         }
         self.plain = plain;
     }
@@ -565,7 +565,8 @@ impl Walk<'_, '_> {
         let start = self.at;
         let range = self.range()?;
         let length = range.len();
-        self.it.part(Layer::Plain, start..range.start, format!("length of {of_what}: {length} bytes"));
+        let bytes = if length == 1 { "byte" } else { "bytes" };
+        self.it.part(Layer::Plain, start..range.start, format!("length of {of_what}: {length} {bytes}"));
         Ok(range)
     }
 

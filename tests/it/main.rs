@@ -46,6 +46,8 @@ mod smtp;
 
 mod faults_2014;
 mod recorded;
+#[cfg(feature = "tools")]
+mod wireshark;
 
 mod hardening;
 mod hardening_classes;

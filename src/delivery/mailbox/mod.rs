@@ -115,8 +115,6 @@ pub struct Welcome<'a> {
 pub struct Attached {
     /// The session that was replaced and is to be hung up on.
     pub replaced: Option<Arc<Session>>,
-    /// A writer must be started, for something waits on disk.
-    pub needs_writer: bool,
 }
 
 /// What a session's writer has to do next.
@@ -538,16 +536,15 @@ impl Mailbox {
         {
             session.outbox.push_answer(welcome.correction);
         }
-        let needs_writer = match state.window().is_live() {
-            true => {
-                state.hand_over_memory(delivery);
-                false
-            }
-            false => session.outbox.claim_writer(),
-        };
+        match state.window().is_live() {
+            true => state.hand_over_memory(delivery),
+            // Who flushes the answer starts the writer after it: a client that leaves at once is answered all the same.
+            false => session.outbox.fall_behind(),
+        }
+        owed.add(session);
         state.see(&session.name, now.unix_ms, delivery);
         self.enlist(&mut state, now.mono_ms, delivery);
-        Ok(Attached { replaced, needs_writer })
+        Ok(Attached { replaced })
     }
 
     /// A packet came from the client whose last byte is byte `read_bytes` of its stream: a sign of life that may confirm what TCP has acknowledged.

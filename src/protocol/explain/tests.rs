@@ -87,7 +87,7 @@ fn every_byte_of_a_login_is_explained() {
             "c3f54840 3.14: IEEE 754 single precision, lowest byte first",
             "18 field 3, timestamp: wire type 0, a varint follows (3 << 3 | 0)",
             "809cc99b05 1400000000: 5 bytes, 7 bits of each, lowest first, 2014-05-13 16:53:20 UTC",
-            "10101010101010101010101010101010 padding: 16 bytes of value 16",
+            "10101010101010101010101010101010 padding: 16 × 10",
         ]
     );
     assert_eq!(it.summary(), "uuid=\"Ann\" version=3.14 timestamp=1400000000");

@@ -146,10 +146,6 @@ fn log_in(
     let note = if is_takeover { ", replacing an older connection" } else { "" };
     let level = if is_level_2 { " at level 2" } else { "" };
     log::info!("c{}: {} logged in from {}{level}{note}", peer.id, session.name.as_written(), peer.address);
-    if attached.needs_writer {
-        shared.writers.start(session.clone(), &shared);
-    }
-    peer.touched.owed.add(&session);
     faults::point("logged in");
     Ok(())
 }
