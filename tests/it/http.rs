@@ -121,11 +121,11 @@ fn what_is_no_request_is_refused_and_keeps_nobody_waiting() {
     let (head, body) = ask(&address, "HEAD /metrics HTTP/1.1\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200 ") && body.is_empty() && !head.contains("Content-Length: 0"), "{head}");
     // As many as may be, silent ones: the next one is closed at once, and after two seconds there is room again.
+    let threads = || server.threads().iter().filter(|name| *name == "http").count();
+    eventually("the requests before are done", || threads() == 1);
     let silent: Vec<TcpStream> =
         (0..chatserver::limits::HTTP_CONNECTIONS).map(|_| TcpStream::connect(&address).unwrap()).collect();
-    eventually("all places are taken", || {
-        server.threads().iter().filter(|name| *name == "http").count() > silent.len()
-    });
+    eventually("all places are taken", || threads() == 1 + silent.len());
     let mut late = TcpStream::connect(&address).unwrap();
     assert_eq!(late.read(&mut [0; 1]).unwrap_or(0), 0, "there is no place");
     Pair::of(&server, "ann", "bob").chat();
