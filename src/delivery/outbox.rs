@@ -437,19 +437,26 @@ impl Outbox {
     }
 
     /// Ends the connection from outside: its own reader and writer wake up and find it closed. Never blocks.
-    pub fn hang_up(&self, why: HungUp) {
-        self.end(Shutdown::Both, why);
+    /// `true`: this call was the first.
+    pub fn hang_up(&self, why: HungUp) -> bool {
+        self.end(Shutdown::Both, why)
     }
 
     /// The same, for a reason, and leaves a level-2 client's own reader the time to say which.
-    pub fn dismiss(&self, why: HungUp) {
-        self.end(Shutdown::Read, why);
+    pub fn dismiss(&self, why: HungUp) -> bool {
+        self.end(Shutdown::Read, why)
     }
 
-    fn end(&self, how: Shutdown, why: HungUp) {
-        self.state.lock().hung_up.get_or_insert(why);
+    fn end(&self, how: Shutdown, why: HungUp) -> bool {
+        let is_first = {
+            let mut state = self.state.lock();
+            let is_first = state.hung_up.is_none();
+            state.hung_up.get_or_insert(why);
+            is_first
+        };
         // An error means that it is gone already.
         let _: io::Result<()> = self.socket.shutdown(how);
+        is_first
     }
 
     /// How it stands. Never blocks.

@@ -94,8 +94,9 @@ impl Session {
         self.ledger.is_some()
     }
 
-    /// Ends the connection from outside. A level-2 client's own thread tells it why, and then hangs up.
-    pub fn hang_up(&self, why: HungUp) {
+    /// Ends the connection from outside. A level-2 client's own thread tells it why, and then hangs up. `true`: this call was
+    /// the first.
+    pub fn hang_up(&self, why: HungUp) -> bool {
         match self.is_level_2() {
             true => self.outbox.dismiss(why),
             false => self.outbox.hang_up(why),
@@ -130,9 +131,13 @@ impl Session {
 
     /// The operator ends the connection: from now on nothing of it is executed. `true`: this call did it.
     pub fn kick(&self) -> bool {
+        if self.is_closed() {
+            return false;
+        }
         // First the reason: whoever finds the gate closed asks for it.
-        self.hang_up(HungUp::Kicked);
-        self.close()
+        let is_first = self.hang_up(HungUp::Kicked);
+        self.close();
+        is_first
     }
 
     /// So many packets came from the client. Only from the session's own thread.

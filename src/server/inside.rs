@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::Shared;
 use crate::delivery::{Cursors, Mailbox, Session};
-use crate::notify;
 use crate::protocol::UserName;
+use crate::{logging, notify};
 
 /// One session as `sessions` shows it. Times are Unix milliseconds.
 #[derive(Debug, Serialize)]
@@ -152,7 +152,7 @@ pub(super) fn log(level: &str) -> Result<Value, String> {
     if new < old {
         say();
     }
-    log::set_max_level(new);
+    logging::set_level(new);
     if new >= old {
         say();
     }

@@ -84,18 +84,20 @@ impl Stream<'_> {
             if shared.is_stopping() {
                 return "the server stops";
             }
-            // While lines wait for the socket, packets wait in the bounded queue.
-            if self.bytes.is_empty() && self.noted.is_empty() {
-                let (noted, lost) = trace.take();
-                self.noted.extend(noted);
-                self.lost += lost;
-            }
             self.explain(&shared.delivery.cipher);
             if !self.send() {
                 return "its reader is gone";
             }
-            if self.bytes.is_empty() && !self.noted.is_empty() {
-                continue;
+            // While lines wait for the socket, packets wait in the bounded queue; before this thread sleeps it looks there.
+            if self.bytes.is_empty() {
+                if self.noted.is_empty() {
+                    let (noted, lost) = trace.take();
+                    self.noted.extend(noted);
+                    self.lost += lost;
+                }
+                if !self.noted.is_empty() || self.lost > 0 {
+                    continue;
+                }
             }
             let left = match self.bytes.is_empty() {
                 true => Duration::from_secs(3600),

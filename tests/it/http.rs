@@ -8,7 +8,7 @@ use std::path::Path;
 use regex::Regex;
 use serde_json::Value;
 
-use crate::control::{Ctl, status};
+use crate::control::{Ctl, number, status};
 use crate::harness::*;
 
 /// A server with HTTP, and its address.
@@ -71,7 +71,9 @@ fn metrics_has_every_figure_of_status() {
         }
     }
     assert!(missing.is_empty(), "{missing:?} are not in\n{text}");
-    for sample in ["chatserver_users_present 1", "chatserver_backlog_messages 3", "chatserver_logins_total 1"] {
+    let backlog = format!("chatserver_backlog_messages {}", number(&status, "backlog.messages"));
+    assert!(number(&status, "backlog.messages") >= 3, "{status}");
+    for sample in ["chatserver_users_present 1", &backlog, "chatserver_logins_total 1"] {
         assert!(text.lines().any(|line| line == sample), "{sample} is missing:\n{text}");
     }
     // The format: a family's lines stand together, each sample belongs to the family before it, and no family comes twice.
@@ -119,11 +121,11 @@ fn what_is_no_request_is_refused_and_keeps_nobody_waiting() {
     let (head, body) = ask(&address, "HEAD /metrics HTTP/1.1\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200 ") && body.is_empty() && !head.contains("Content-Length: 0"), "{head}");
     // As many as may be, silent ones: the next one is closed at once, and after two seconds there is room again.
+    let threads = || server.threads().iter().filter(|name| *name == "http").count();
+    eventually("the requests before are done", || threads() == 1);
     let silent: Vec<TcpStream> =
         (0..chatserver::limits::HTTP_CONNECTIONS).map(|_| TcpStream::connect(&address).unwrap()).collect();
-    eventually("all places are taken", || {
-        server.threads().iter().filter(|name| *name == "http").count() > silent.len()
-    });
+    eventually("all places are taken", || threads() == 1 + silent.len());
     let mut late = TcpStream::connect(&address).unwrap();
     assert_eq!(late.read(&mut [0; 1]).unwrap_or(0), 0, "there is no place");
     Pair::of(&server, "ann", "bob").chat();

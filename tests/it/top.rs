@@ -85,8 +85,8 @@ fn top_shows_who_is_there_and_gives_the_terminal_back() {
     let server = Server::start_default();
     let mut ann = server.login("annabel");
     let mut terminal = Terminal::top(&server);
-    for words in [ENTER, "annabel", &format!("chatserver {} on {}", env!("CARGO_PKG_VERSION"), server.addr()), "q quit"]
-    {
+    // Between words the cursor is moved.
+    for words in [ENTER, "annabel", env!("CARGO_PKG_VERSION"), server.addr(), "connections", "quit"] {
         terminal.shows(words);
     }
     assert!(!terminal.is_cooked());
