@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-const MESSAGES: u64 = 2_000_000;
+const MESSAGES: u64 = 1_000_000;
 
 struct User {
     name: &'static str,
