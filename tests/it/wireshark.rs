@@ -128,7 +128,7 @@ fn conversation() -> Vec<Passed> {
     let login = |name, level| {
         let mut connection = Client::connect(addr.as_str(), PUBLISHED_KEY).timeout(PATIENCE).open().unwrap();
         connection
-            .write_message(&Message::ClientLogin { name, version: 3.14, time: TIME, level, last_seq: None })
+            .write_message(&Message::ClientLogin { name, version: 2.5, time: TIME, level, last_seq: None })
             .unwrap();
         expect(&mut connection, &["ServerAcceptLogin", "true"]);
         connection
@@ -517,7 +517,7 @@ fn the_dissector_runs_with_the_newer_lua() {
     let cipher = Cipher::new(b"24 bytes: a key for AES.").unwrap();
     let id = (1_u64 << 53) - 1;
     let messages = [
-        Message::ClientLogin { name: "ann", version: 3.14, time: TIME, level: Some(2), last_seq: Some(id) },
+        Message::ClientLogin { name: "ann", version: 2.5, time: TIME, level: Some(2), last_seq: Some(id) },
         Message::Chat(Chat {
             from: "ann", to: "鲍勃", text: "早上好 ☕", time: TIME, msg_id: Some(id), seq: None
         }),
