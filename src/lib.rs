@@ -26,6 +26,7 @@
 //! | [`client`] | the blocking client library |
 //! | [`cli`] | one file per subcommand |
 //! | `conformance` | checks any server of this protocol from outside |
+//! | `capture`, `decode`, `tap` | captures of the network; packets explained byte by byte; a proxy that shows what passes, and misbehaves |
 //! | [`config`] | what an operator may change |
 //! | [`mail`] | letters to the operator, by SMTP |
 //! | [`limits`], [`clock`], [`threads`], [`logging`], [`notify`] | fixed caps, time, named threads, the log, what systemd is told |
@@ -60,12 +61,16 @@
 
 #[cfg(feature = "tools")]
 pub mod bench;
+#[cfg(feature = "tools")]
+pub mod capture;
 pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
 #[cfg(feature = "tools")]
 pub mod conformance;
+#[cfg(feature = "tools")]
+pub mod decode;
 pub mod delivery;
 pub mod faults;
 pub mod health;
@@ -81,4 +86,6 @@ pub mod server;
 pub mod socket;
 pub mod storage;
 pub mod sync;
+#[cfg(feature = "tools")]
+pub mod tap;
 pub mod threads;

@@ -74,6 +74,18 @@ pub const WATCH_STEP: Duration = Duration::from_secs(5);
 /// Connections to `ctl.sock` at one time; further ones are closed at once.
 pub const CTL_CONNECTIONS: usize = 8;
 
+/// What a `trace` may hold that its reader has not taken, bytes of packets with `ENTRY_BYTES` for each. Past it packets are not shown, and counted.
+pub const TRACE_BYTES: usize = 1024 * 1024;
+
+/// Connections to `metrics_listen` at one time; further ones are closed at once. A collector has one.
+pub const HTTP_CONNECTIONS: usize = 8;
+
+/// Longest head of an HTTP request, bytes; a longer one is answered with 400.
+pub const HTTP_HEAD_BYTES: usize = 8 * 1024;
+
+/// How long an HTTP request may take to arrive, and its answer to leave; a slower one is answered with 408, or closed.
+pub const HTTP_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Longest request line on `ctl.sock`, bytes; a longer one ends its connection.
 pub const CTL_LINE_BYTES: usize = 1024;
 

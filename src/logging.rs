@@ -17,8 +17,8 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
@@ -60,7 +60,20 @@ pub fn start(level: LevelFilter, file: &Path) -> io::Result<Logging> {
     log::set_boxed_logger(Box::new(log)).map_err(io::Error::other)?;
     let logging = Logging { queue };
     logging.set_level(level);
+    // Nobody has set it: there is one log in a process.
+    let _ = THIS.set(logging.clone());
     Ok(logging)
+}
+
+/// The log of this process, if it is this room's.
+static THIS: OnceLock<Logging> = OnceLock::new();
+
+/// From now on only records up to this level, whoever the log of this process belongs to.
+pub fn set_level(level: LevelFilter) {
+    match THIS.get() {
+        Some(logging) => logging.set_level(level),
+        None => log::set_max_level(level),
+    }
 }
 
 /// The log of this process, to change it while it runs. Safe from any thread.

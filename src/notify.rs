@@ -34,6 +34,11 @@ pub fn watchdog_interval() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|timeout| timeout / 2).filter(|interval| !interval.is_zero())
 }
 
+/// What the server does, as `systemctl status` shows it.
+pub fn status(text: &str) {
+    tell(&[NotifyState::Status(text)]);
+}
+
 fn tell(state: &[NotifyState<'_>]) {
     warn_of(sd_notify::notify(state));
 }

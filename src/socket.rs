@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn a_reset_is_told_from_an_end_also_when_a_write_took_its_error_away() {
         let (near, far) = pair();
-        let outbox = Outbox::new(near.clone(), 1024);
+        let outbox = Outbox::new(1, near.clone(), 1024);
         assert!(outbox.push(b"unread", 1) && !outbox.is_broken());
         outbox.flush(&mut Vec::new());
         reset(&near, far);
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn an_end_in_order_is_no_reset() {
         let (near, far) = pair();
-        let outbox = Outbox::new(near.clone(), 1024);
+        let outbox = Outbox::new(1, near.clone(), 1024);
         drop(far);
         assert_eq!((&*near).read(&mut [0; 8]).unwrap(), 0);
         assert!(!outbox.is_broken());
@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn an_empty_outbox_takes_a_packet_of_any_length_and_a_full_one_none() {
         let (near, _far) = pair();
-        let outbox = Outbox::new(near, 10);
+        let outbox = Outbox::new(1, near, 10);
         assert!(outbox.push(&[0; 50], 1));
         assert!(!outbox.push(&[0; 1], 2));
         assert_eq!(outbox.flush(&mut Vec::new()), Flushed::NeedsWriter, "somebody must bring the second");
@@ -154,7 +154,7 @@ mod tests {
     #[test]
     fn what_was_acknowledged_is_told_once() {
         let (near, mut far) = pair();
-        let outbox = Outbox::new(near, 1024);
+        let outbox = Outbox::new(1, near, 1024);
         assert!(outbox.push(b"one", 1) && outbox.push(b"two", 2));
         assert_eq!(outbox.acknowledged(), None);
         outbox.flush(&mut Vec::new());

@@ -15,18 +15,7 @@ pub use crate::server::CTL_SOCKET as SOCKET;
 pub fn ask(data: &Path, request: &str, timeout: Duration) -> Result<Option<String>, String> {
     let path = data.join(SOCKET);
     let deadline = Instant::now() + timeout;
-    let mut socket = match UnixStream::connect(&path) {
-        Ok(socket) => socket,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
-            return Ok(None);
-        }
-        Err(error) => {
-            return Err(format!(
-                "{} cannot be connected to ({error}); run this as the server's user, and keep the path below 108 bytes",
-                path.display()
-            ));
-        }
-    };
+    let Some(mut socket) = connect(data)? else { return Ok(None) };
     match exchange(&mut socket, request, deadline) {
         Ok(answer) => Ok(Some(answer)),
         Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => Err(format!(
@@ -37,6 +26,22 @@ pub fn ask(data: &Path, request: &str, timeout: Duration) -> Result<Option<Strin
         Err(error) => {
             Err(format!("the server has not answered {request:?} on {} ({error}); its log says why", path.display()))
         }
+    }
+}
+
+/// A connection to the server of `data`. `None`: no server listens there.
+///
+/// # Errors
+/// A sentence: the socket cannot be used.
+pub fn connect(data: &Path) -> Result<Option<UnixStream>, String> {
+    let path = data.join(SOCKET);
+    match UnixStream::connect(&path) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => Ok(None),
+        Err(error) => Err(format!(
+            "{} cannot be connected to ({error}); run this as the server's user, and keep the path below 108 bytes",
+            path.display()
+        )),
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::connection::{ConnectionArgs, Reconnect, exit, exit_code, fail, login_failure, notice_words};
+use super::heartbeat::Heartbeat;
 use super::terminal::{escape, print_note, utc};
 use crate::client::{Client, ClientError, Connect, Event, Incoming, Level, SessionState, StateError};
 use crate::config::parse_duration;
@@ -152,20 +153,21 @@ impl Listener {
         if let Some(file) = &self.state_file {
             client.keep_in(file);
         }
-        let mut ping_at = Instant::now() + client.ping_interval();
+        let mut heartbeat = Heartbeat::new(client);
         loop {
             if let Some(end) = self.end() {
                 return Ok(end);
             }
-            match client.next_event(self.wait())? {
+            let event = client.next_event(self.wait())?;
+            match &event {
                 Some(Event::Message(message)) => {
                     self.remaining = self.remaining.map(|left| left - 1);
-                    if print(&mut io::stdout().lock(), &message, self.json).is_err() {
+                    if print(&mut io::stdout().lock(), message, self.json).is_err() {
                         return Ok(End::Output);
                     }
                 }
                 Some(Event::Notice(notice)) => {
-                    let words = notice_words(&notice, client.name(), self.language);
+                    let words = notice_words(notice, client.name(), self.language);
                     if notice.code == NoticeCode::Replaced {
                         return Ok(End::Replaced(words));
                     }
@@ -173,10 +175,10 @@ impl Listener {
                 }
                 Some(Event::Receipt(_) | Event::Pong(_) | Event::Custom(_)) | None => {}
             }
-            if Instant::now() >= ping_at {
-                client.ping()?;
-                ping_at = Instant::now() + client.ping_interval();
+            if event.is_some() {
+                heartbeat.heard();
             }
+            heartbeat.beat(client)?;
         }
     }
 

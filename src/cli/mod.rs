@@ -15,7 +15,10 @@ pub mod conformance;
 pub mod connection;
 pub mod ctl;
 pub mod ctl_client;
+#[cfg(feature = "tools")]
+pub mod decode;
 pub mod export;
+pub mod heartbeat;
 pub mod key;
 pub mod listen;
 pub mod mail;
@@ -27,6 +30,9 @@ pub mod restore;
 pub mod send;
 pub mod serve;
 pub mod signals;
+mod table;
+#[cfg(feature = "tools")]
+pub mod tap;
 pub mod terminal;
 pub mod users;
 
@@ -70,6 +76,10 @@ enum Command {
     #[cfg(feature = "tools")]
     Conformance(conformance::Args),
     #[cfg(feature = "tools")]
+    Decode(decode::Args),
+    #[cfg(feature = "tools")]
+    Tap(tap::Args),
+    #[cfg(feature = "tools")]
     Completions(completions::Args),
     #[cfg(feature = "tools")]
     Man(man::Args),
@@ -94,6 +104,8 @@ Examples:
   chatserver backup /backups/monday.db         a copy of everything, also while the server runs
   chatserver config check                      which settings are in force, and where they come from
   chatserver key new server.key                a key that nobody else has, for key_file and --key-file
+  chatserver tap --listen 127.0.0.1:8990       every packet between clients and the server, as it passes
+  chatserver decode session.pcapng             the packets in a capture, byte by byte
   chatserver mail test                         whether mails to the operator arrive, and why not";
 
 /// The exit codes, as `--help` tells them.
@@ -128,6 +140,10 @@ pub fn run() -> ExitCode {
         Command::Bench(args) => bench::run(args),
         #[cfg(feature = "tools")]
         Command::Conformance(args) => conformance::run(args),
+        #[cfg(feature = "tools")]
+        Command::Decode(args) => decode::run(args),
+        #[cfg(feature = "tools")]
+        Command::Tap(args) => tap::run(args),
         #[cfg(feature = "tools")]
         Command::Completions(args) => completions::run(args),
         #[cfg(feature = "tools")]

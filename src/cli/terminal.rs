@@ -94,6 +94,10 @@ pub enum Style {
     Cyan = 36,
     /// The prompt.
     Green = 32,
+    /// What is wrong.
+    Red = 31,
+    /// A heading.
+    Bold = 1,
 }
 
 /// `text` in a style, or as it is when `colours` is false.

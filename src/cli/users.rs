@@ -2,14 +2,13 @@
 
 use std::process::ExitCode;
 
-use serde::Serialize;
-use unicode_width::UnicodeWidthStr;
-
+use super::table::aligned;
 use super::terminal::utc;
 use super::{DataArg, fail, print};
 use crate::language::{Language, say};
 use crate::logging::one_line;
 use crate::storage::{self, UserLine};
+use serde::Serialize;
 
 /// List the users: registered, last seen, and what waits for each
 ///
@@ -67,19 +66,7 @@ fn table(users: &[UserLine], language: Language) -> String {
         .map(str::to_owned);
     let rows = users.iter().map(|user| row(user, language));
     let rows: Vec<[String; 4]> = std::iter::once(head).chain(rows).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
-    let widths = [width(0), width(1), width(2)];
-    let mut table = String::new();
-    for row in &rows {
-        for (cell, width) in row.iter().zip(widths) {
-            // Columns of the terminal, not characters: 小红 takes four.
-            let padding = width - cell.width() + 2;
-            table.push_str(&format!("{cell}{:padding$}", ""));
-        }
-        table.push_str(&row[3]);
-        table.push('\n');
-    }
-    table
+    aligned(&rows, &[])
 }
 
 fn row(user: &UserLine, language: Language) -> [String; 4] {
@@ -100,6 +87,7 @@ fn moment(at: impl Into<Option<i64>>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use unicode_width::UnicodeWidthStr;
 
     fn users() -> Vec<UserLine> {
         let user = |name: &str, waiting_messages, waiting_bytes| UserLine {

@@ -78,6 +78,8 @@ pub enum Awaited {
     Close,
     /// That the server takes what is sent.
     Write,
+    /// Level 2: the answer to a ping.
+    Pong,
     /// Level 2: receipts, so that another message may be sent.
     Receipts,
 }
@@ -156,6 +158,7 @@ impl Awaited {
             Awaited::Roundtrip => language.pick("a round trip", "消息往返"),
             Awaited::Goodbye => language.pick("the server's close after the logout", "登出后服务器关闭连接"),
             Awaited::Close => language.pick("the server's close", "服务器关闭连接"),
+            Awaited::Pong => language.pick("the answer to a ping", "对 ping 的应答"),
             Awaited::Receipts => language.pick("receipts for what was sent before", "先前消息的回执"),
             Awaited::Write => language.pick("the server to take what was sent", "服务器接收已发送的数据"),
         }

@@ -25,7 +25,7 @@ pub use load::{Origin, Resolved, Sources};
 pub use mail::{MailConfig, Password, Tls};
 pub use sample::{markdown, sample};
 pub use secret::{SecretFault, read_secret};
-pub use units::parse_duration;
+pub use units::{parse_bytes, parse_duration};
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -106,6 +106,8 @@ pub struct Config {
     pub log_level: log::LevelFilter,
     /// Of refusals and mails.
     pub language: Language,
+    /// Where /metrics and /health are, over HTTP; `None` = nowhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// From one report by mail to the next; zero = none but those that are asked for.
     pub report_interval: Duration,
     /// Whom reports and alerts go to, and how.
@@ -183,6 +185,7 @@ impl Config {
             max_writers: 0,
             log_level: log::LevelFilter::Off,
             language: Language::English,
+            metrics_listen: None,
             report_interval: Duration::ZERO,
             mail: MailConfig::default(),
         }

@@ -154,10 +154,19 @@ fn impossible_combinations_are_refused_where_somebody_wrote_them() {
         ),
         ("listen = \"0.0.0.0:8989\"", "chatserver.toml:1: listen = 0.0.0.0:8989: the key is the published one"),
         ("listen = \"[::]:8989\"", "or say --allow-published-key"),
+        #[cfg(feature = "tools")]
+        (
+            "metrics_listen = \"0.0.0.0:9989\"",
+            "chatserver.toml:1: metrics_listen = 0.0.0.0:9989: whoever reaches this address may read the server's figures, so only loopback",
+        ),
+        #[cfg(not(feature = "tools"))]
+        ("metrics_listen = \"127.0.0.1:9989\"", "was built without the feature `tools`, and has no HTTP"),
+        ("metrics_listen = \"nowhere\"", "this is not an IP address and a port"),
     ] {
         let message = fault(text);
         assert!(message.contains(expected), "{text:?}\n gave     {message}\n expected {expected}");
     }
+    assert_eq!(load("metrics_listen = \"\"").metrics_listen, None);
     load("max_text_bytes = 65_211");
     load("max_packet_bytes = 2_400\nmax_text_bytes = 2_000");
     let broken = Config { outbox_bytes: 1, ..Config::default() }.check().unwrap_err();

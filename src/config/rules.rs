@@ -31,6 +31,7 @@ pub(super) fn broken(config: &Config, origin: &dyn Fn(&str) -> Origin) -> Vec<Pr
         rules.pace(),
         rules.published_key(),
         rules.password(),
+        rules.metrics(),
         rules.report(),
     ]
     .into_iter()
@@ -117,6 +118,20 @@ impl Rules<'_> {
                  give the server a key of its own (key or key_file), or say --allow-published-key if everybody may read and write everything";
             Problem::new(self.place("listen"), message)
         })
+    }
+
+    fn metrics(&self) -> Option<Problem> {
+        let address = self.config.metrics_listen?;
+        let message = match () {
+            () if !cfg!(feature = "tools") => {
+                "this program was built without the feature `tools`, and has no HTTP; build it with the feature, or leave metrics_listen out"
+            }
+            () if !address.ip().to_canonical().is_loopback() => {
+                "whoever reaches this address may read the server's figures, so only loopback addresses are accepted; write \"127.0.0.1:9989\", and let a proxy with a password of its own carry it further"
+            }
+            () => return None,
+        };
+        Some(Problem::new(self.place("metrics_listen"), message))
     }
 
     fn report(&self) -> Option<Problem> {

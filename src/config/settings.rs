@@ -29,6 +29,8 @@ pub(super) enum Number {
 #[derive(Clone)]
 pub(super) enum Kind {
     Address(Field<SocketAddr>),
+    /// Empty = not set.
+    OptionalAddress(Field<Option<SocketAddr>>),
     Directory(Field<PathBuf>),
     Key,
     KeyFile,
@@ -346,6 +348,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         reload: Reload::Now,
     },
     Setting {
+        name: "metrics_listen",
+        kind: Kind::OptionalAddress(|c| &mut c.metrics_listen),
+        default: None,
+        meaning: "Address and port for HTTP: /metrics has everything that `chatserver ctl status` tells, as OpenMetrics text, /health says with 200 or 503 whether the server needs a hand. Only a loopback address, for whoever reaches it may read it. Port 0 takes any free one; the log tells the address. Not set = no HTTP.",
+        reached: "",
+        reload: Reload::Restart,
+    },
+    Setting {
         name: "report_interval",
         kind: Kind::Duration(|c| &mut c.report_interval, Zero::Legal),
         default: Some("\"12 h\""),
@@ -505,6 +515,7 @@ impl Setting {
     pub(super) fn take(&self, config: &mut Config, raw: &Raw) -> Result<(), String> {
         match &self.kind {
             Kind::Address(field) => *field(config) = values::address(raw)?,
+            Kind::OptionalAddress(field) => *field(config) = values::optional_address(raw)?,
             Kind::Directory(field) => *field(config) = values::path(raw)?,
             Kind::Key => {
                 config.key =
@@ -546,6 +557,7 @@ impl Setting {
         let config = &mut config.clone();
         match &self.kind {
             Kind::Address(field) => field(config).to_string(),
+            Kind::OptionalAddress(field) => field(config).map(|address| address.to_string()).unwrap_or_default(),
             Kind::Directory(field) => field(config).display().to_string(),
             Kind::Key | Kind::KeyFile if config.key.is_published() => "(the published one)".to_owned(),
             Kind::Key | Kind::KeyFile => format!("({} bytes, not shown)", config.key.bytes().len()),
@@ -577,6 +589,7 @@ impl Setting {
         let from = &mut from.clone();
         match &self.kind {
             Kind::Address(field) => *field(to) = *field(from),
+            Kind::OptionalAddress(field) => *field(to) = *field(from),
             Kind::Directory(field) => *field(to) = field(from).clone(),
             Kind::Key | Kind::KeyFile => to.key = from.key.clone(),
             Kind::Flag(field) => *field(to) = *field(from),
@@ -598,7 +611,7 @@ impl Setting {
     /// In what it is written.
     pub(super) fn unit(&self) -> &'static str {
         match self.kind {
-            Kind::Address(_) => "address:port",
+            Kind::Address(_) | Kind::OptionalAddress(_) => "address:port",
             Kind::Directory(_) => "directory",
             Kind::Key | Kind::Text(_) | Kind::Password(_) => "text",
             Kind::KeyFile | Kind::File(_) | Kind::PasswordFile(_) => "file",

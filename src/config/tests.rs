@@ -130,6 +130,7 @@ fn every_kind_of_value_is_read_from_a_file() {
 fn every_setting_is_read_from_the_environment() {
     let values = [
         ("listen", "127.0.0.1:7"),
+        ("metrics_listen", "127.0.0.1:7"),
         ("data", "/tmp/elsewhere"),
         ("key", "0123456789abcdef"),
         ("allow_published_key", "true"),
@@ -160,7 +161,8 @@ fn every_setting_is_read_from_the_environment() {
         // These do not fit the two above, or want another one beside them.
         let unfit =
             ["max_packet_bytes", "outbox_bytes", "memory_bytes", "max_bytes_per_second", "smtp_user", "smtp_password"];
-        if !unfit.contains(&setting.name) {
+        let is_built = cfg!(feature = "tools") || setting.name != "metrics_listen";
+        if is_built && !unfit.contains(&setting.name) {
             let lines = Resolved::from_sources(&sources).unwrap().lines();
             let line = lines.into_iter().find(|line| line.0 == setting.name).unwrap();
             assert_eq!(line, (setting.name, shown, Origin::Environment(setting.variable())));

@@ -33,7 +33,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Reads "64 KiB", "10 GiB", "65536".
-pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+/// As [`parse_duration`].
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text).map_err(|fault| format!("{fault}; {BYTES_LIKE}"))?;
     let scale = if unit.is_empty() { Some(1) } else { scale_of(unit, &BYTE_UNITS) };
     let scale = scale.ok_or_else(|| format!("unknown unit {unit:?}; {BYTES_LIKE} (1 KiB is 1,024 bytes)"))?;

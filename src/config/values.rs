@@ -40,6 +40,14 @@ pub(super) fn address(raw: &Raw) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("this is not an IP address and a port; {LIKE}"))
 }
 
+/// The same; an empty one means "not set".
+pub(super) fn optional_address(raw: &Raw) -> Result<Option<SocketAddr>, String> {
+    match raw {
+        Raw::Text(text) | Raw::Words(text) if text.is_empty() => Ok(None),
+        raw => address(raw).map(Some),
+    }
+}
+
 pub(super) fn flag(raw: &Raw) -> Result<bool, String> {
     match raw {
         Raw::Bool(flag) => Ok(*flag),

@@ -6,6 +6,7 @@
 //! * `outbox` — bytes on their way into one socket; `session` — the gate and the outbox of a logged-in connection.
 //! * `ledger` — what is remembered of a level-2 sender, and its receipts; `owed` — the sessions that a thread owes a flush.
 //! * `registry` — the mailboxes in memory; `seqs` — where their numbers begin.
+//! * `trace` — copies of a user's packets for somebody who looks on.
 //! * `memory` — the budget of all of them; `agenda` — what the timer must look at.
 //!
 //! Invariant: nothing in here waits for a socket, except a session's own writer for its own socket (`Outbox::drain`), and nothing reads or
@@ -22,6 +23,7 @@ mod present;
 mod registry;
 mod seqs;
 mod session;
+mod trace;
 mod window;
 
 use crate::sync::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -29,13 +31,16 @@ use std::sync::Arc;
 
 pub use agenda::{Agenda, STOPS, Taken, Wake};
 pub use ledger::{Known, Ledger, Numbered};
-pub use mailbox::{Accepted, Attached, Collected, List, Mailbox, SaveList, Unsaved, Welcome, WriterStep};
+pub use mailbox::{
+    Accepted, Attached, Collected, Cursors, List, Mailbox, MailboxReading, SaveList, Unsaved, Welcome, WriterStep,
+};
 pub use memory::Memory;
-pub use outbox::{Flushed, HungUp, Outbox, WriteError};
+pub use outbox::{Flushed, HungUp, Outbox, OutboxReading, WriteError};
 pub use owed::Owed;
 pub use registry::Registry;
 pub use seqs::Seqs;
-pub use session::Session;
+pub use session::{Arrival, Session};
+pub use trace::{Direction, Noted, Trace, Traces};
 pub use window::{Next, Window};
 
 use crate::clock::{Clock, Stamp};
@@ -83,6 +88,8 @@ pub struct Delivery {
     pub counters: Counters,
     /// How the saves go.
     pub saves: Saves,
+    /// Who is traced.
+    pub traces: Traces,
     generations: AtomicU64,
     is_stopped: AtomicBool,
 }
@@ -118,6 +125,7 @@ impl Delivery {
             clock,
             counters: Counters::default(),
             saves: Saves::default(),
+            traces: Traces::default(),
             generations: AtomicU64::new(0),
             is_stopped: AtomicBool::new(false),
         })

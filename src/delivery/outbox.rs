@@ -18,6 +18,8 @@ use crate::protocol::{Cipher, encode_numbered};
 use crate::socket::{self, Errno, PollFlags, Socket};
 use crate::sync::{Mutex, MutexGuard};
 
+use super::trace::{Direction, Trace};
+
 /// Rounds of one flush. Packets pushed meanwhile go along in the next round; a socket that keeps a stranger's thread busier gets a writer.
 const FLUSH_ROUNDS: usize = 4;
 
@@ -57,6 +59,21 @@ pub enum HungUp {
     TooSlow,
     /// There was no thread to write to it.
     NoThread,
+    /// The operator ended it.
+    Kicked,
+}
+
+/// How an outbox stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutboxReading {
+    /// Bytes that the socket has not taken.
+    pub unwritten_bytes: usize,
+    /// Bytes that the socket has taken and the peer's TCP has not acknowledged.
+    pub unacknowledged_bytes: u64,
+    /// Packets that were pushed since the session began.
+    pub packets: u64,
+    /// The session has a writer, or waits for one.
+    pub has_writer: bool,
 }
 
 /// Who writes to the socket.
@@ -69,6 +86,8 @@ enum Owner {
 
 /// The way into one socket. Safe from any thread.
 pub struct Outbox {
+    /// The connection's id.
+    id: u64,
     socket: Arc<Socket>,
     limit_bytes: usize,
     state: Mutex<State>, // lock: gate → registry → mailbox → outbox
@@ -85,18 +104,30 @@ struct State {
     closed: bool,
     fin_sent: bool,
     pushed_bytes: u64,
+    pushed_packets: u64,
     written_bytes: u64,
     /// For each message on its way: the byte at which it ends, and its seq.
     ends: VecDeque<(u64, u64)>,
+    /// Whoever looks on.
+    traces: Vec<Arc<Trace>>,
 }
 
 impl State {
-    fn append(&mut self, bytes: &[u8]) {
+    fn append(&mut self, bytes: &[u8], id: u64) {
         if self.pending.capacity() < FIRST_CAPACITY && bytes.len() < FIRST_CAPACITY && self.pushed_bytes > 0 {
             self.pending.reserve_exact(FIRST_CAPACITY);
         }
         self.pending.extend_from_slice(bytes);
-        self.pushed_bytes += bytes.len() as u64;
+        self.note_pushed(bytes.len(), id);
+    }
+
+    /// A packet of `bytes` is now the last in `pending`.
+    fn note_pushed(&mut self, bytes: usize, id: u64) {
+        for trace in &self.traces {
+            trace.note(id, Direction::Out, self.pushed_bytes, &self.pending[self.pending.len() - bytes..]);
+        }
+        self.pushed_bytes += bytes as u64;
+        self.pushed_packets += 1;
     }
 
     /// Whether a message of `bytes` may be pushed; if only room is wanting, it is noted that somebody must bring it later.
@@ -128,6 +159,7 @@ fn keep_at_most(buffer: &mut Vec<u8>, capacity: usize) {
 pub(super) struct Pushing<'o> {
     state: MutexGuard<'o, State>,
     limit_bytes: usize,
+    id: u64,
 }
 
 impl Pushing<'_> {
@@ -137,15 +169,15 @@ impl Pushing<'_> {
         if !state.has_room(packet.len(), self.limit_bytes) {
             return false;
         }
-        state.append(packet);
+        state.append(packet, self.id);
         state.ends.push_back((state.pushed_bytes, seq));
         true
     }
 }
 
 impl Outbox {
-    /// An outbox that takes up to `limit_bytes` that the socket has not taken yet.
-    pub fn new(socket: Arc<Socket>, limit_bytes: usize) -> Outbox {
+    /// The outbox of connection `id`, which takes up to `limit_bytes` that the socket has not taken yet.
+    pub fn new(id: u64, socket: Arc<Socket>, limit_bytes: usize) -> Outbox {
         let state = State {
             pending: Vec::new(),
             owner: Owner::Nobody,
@@ -154,10 +186,12 @@ impl Outbox {
             closed: false,
             fin_sent: false,
             pushed_bytes: 0,
+            pushed_packets: 0,
             written_bytes: 0,
             ends: VecDeque::new(),
+            traces: Vec::new(),
         };
-        Outbox { socket, limit_bytes, state: Mutex::new(state) }
+        Outbox { id, socket, limit_bytes, state: Mutex::new(state) }
     }
 
     /// Appends the message `seq`. `false`: there is no room, and it stays in the window until an owner of this outbox fetches it.
@@ -167,7 +201,7 @@ impl Outbox {
 
     /// Calls `push` with what appends one message after another, as [`Outbox::push`] does.
     pub(super) fn push_each<R>(&self, push: impl FnOnce(&mut Pushing<'_>) -> R) -> R {
-        push(&mut Pushing { state: self.state.lock(), limit_bytes: self.limit_bytes })
+        push(&mut Pushing { state: self.state.lock(), limit_bytes: self.limit_bytes, id: self.id })
     }
 
     /// The same for a level-2 client: the packet gets the message's numbers, and TCP is not asked what became of it, for the client says so.
@@ -178,7 +212,8 @@ impl Outbox {
         }
         let before = state.pending.len();
         encode_numbered(packet, msg_id, seq, cipher, &mut state.pending);
-        state.pushed_bytes += (state.pending.len() - before) as u64;
+        let bytes = state.pending.len() - before;
+        state.note_pushed(bytes, self.id);
         true
     }
 
@@ -191,7 +226,7 @@ impl Outbox {
     pub fn push_answer(&self, packet: &[u8]) {
         let mut state = self.state.lock();
         if !state.closed {
-            state.append(packet);
+            state.append(packet, self.id);
         }
     }
 
@@ -209,18 +244,6 @@ impl Outbox {
     pub fn is_written(&self) -> bool {
         let state = self.state.lock();
         state.closed || state.pending.is_empty() && state.owner == Owner::Nobody
-    }
-
-    /// Makes the session's writer the owner from now on, unless somebody is; `true`: the caller must start it.
-    /// A flusher that is at work will find `behind` and say the same to its caller.
-    pub fn claim_writer(&self) -> bool {
-        let mut state = self.state.lock();
-        state.behind = true;
-        let claimed = state.owner == Owner::Nobody && !state.closed;
-        if claimed {
-            state.owner = Owner::Writer;
-        }
-        claimed
     }
 
     /// The writer resigns: nothing is left in the window, and what it handed over last is flushed like anybody's.
@@ -414,19 +437,49 @@ impl Outbox {
     }
 
     /// Ends the connection from outside: its own reader and writer wake up and find it closed. Never blocks.
-    pub fn hang_up(&self) {
-        self.end(Shutdown::Both, HungUp::TooSlow);
+    /// `true`: this call was the first.
+    pub fn hang_up(&self, why: HungUp) -> bool {
+        self.end(Shutdown::Both, why)
     }
 
     /// The same, for a reason, and leaves a level-2 client's own reader the time to say which.
-    pub fn dismiss(&self, why: HungUp) {
-        self.end(Shutdown::Read, why);
+    pub fn dismiss(&self, why: HungUp) -> bool {
+        self.end(Shutdown::Read, why)
     }
 
-    fn end(&self, how: Shutdown, why: HungUp) {
-        self.state.lock().hung_up.get_or_insert(why);
+    fn end(&self, how: Shutdown, why: HungUp) -> bool {
+        let is_first = {
+            let mut state = self.state.lock();
+            let is_first = state.hung_up.is_none();
+            state.hung_up.get_or_insert(why);
+            is_first
+        };
         // An error means that it is gone already.
         let _: io::Result<()> = self.socket.shutdown(how);
+        is_first
+    }
+
+    /// How it stands. Never blocks.
+    pub fn reading(&self) -> OutboxReading {
+        let unacknowledged_bytes = socket::unacknowledged(&self.socket).unwrap_or(0);
+        let state = self.state.lock();
+        OutboxReading {
+            unwritten_bytes: state.unwritten(),
+            unacknowledged_bytes,
+            packets: state.pushed_packets,
+            has_writer: state.owner == Owner::Writer,
+        }
+    }
+
+    /// From now on what `traces` gives, called under the outbox's lock, is told of every packet that is pushed.
+    pub(super) fn retrace(&self, traces: impl FnOnce() -> Vec<Arc<Trace>>) {
+        let mut state = self.state.lock();
+        state.traces = traces();
+    }
+
+    /// Those who look on.
+    pub fn traces(&self) -> Vec<Arc<Trace>> {
+        self.state.lock().traces.clone()
     }
 
     /// Whether the connection was reset or given up. A write that fails takes the error away from the reader, who then finds an end of the

@@ -4,20 +4,36 @@ use crate::sync::{
     AtomicBool,
     Ordering::{AcqRel, Acquire, Relaxed},
 };
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 
 use crate::sync::Mutex;
 
+use super::Traces;
 use super::ledger::Ledger;
 use super::mailbox::Mailbox;
 use super::outbox::{HungUp, Outbox};
 use crate::language::Language;
 use crate::protocol::{Cipher, UserName};
 
+/// Where a session came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// The connection's id.
+    pub id: u64,
+    /// The other end.
+    pub address: SocketAddr,
+    /// When it logged in, Unix milliseconds.
+    pub at: i64,
+}
+
 /// Safe from any thread.
 pub struct Session {
     /// The connection's id, at the beginning of its log lines.
     pub id: u64,
+    /// Where it came from, and when.
+    pub arrival: Arrival,
     /// Counts logins: of two sessions of one user the higher one is the present one.
     pub generation: u64,
     /// Who logged in.
@@ -34,6 +50,10 @@ pub struct Session {
     is_closed: AtomicBool,
     /// Set while the mailbox wants to hear of packets from this client: see `Mailbox::heard`.
     pub(super) wants_word: AtomicBool,
+    is_traced: AtomicBool,
+    /// Packets from the client, and when the last came (Unix milliseconds). Only its own thread writes them; nothing else depends on them.
+    packets: AtomicU64,
+    heard_at: AtomicI64,
     /// Dropped after `mailbox`: when it is gone, this session holds the mailbox no more.
     _held: Arc<()>,
 }
@@ -41,7 +61,7 @@ pub struct Session {
 impl Session {
     /// A session that is not attached to its mailbox yet; at level 2 with its user's ledger.
     pub fn new(
-        id: u64,
+        arrival: Arrival,
         generation: u64,
         name: UserName,
         mailbox: Arc<Mailbox>,
@@ -51,7 +71,8 @@ impl Session {
     ) -> Session {
         let held = mailbox.held_by_session();
         Session {
-            id,
+            id: arrival.id,
+            arrival,
             generation,
             name,
             mailbox,
@@ -61,6 +82,9 @@ impl Session {
             gate: Mutex::new(()),
             is_closed: AtomicBool::new(false),
             wants_word: AtomicBool::new(false),
+            is_traced: AtomicBool::new(false),
+            packets: AtomicU64::new(0),
+            heard_at: AtomicI64::new(arrival.at),
             _held: held,
         }
     }
@@ -70,11 +94,12 @@ impl Session {
         self.ledger.is_some()
     }
 
-    /// Ends the connection from outside. A level-2 client's own thread tells it why, and then hangs up.
-    pub fn hang_up(&self, why: HungUp) {
+    /// Ends the connection from outside. A level-2 client's own thread tells it why, and then hangs up. `true`: this call was
+    /// the first.
+    pub fn hang_up(&self, why: HungUp) -> bool {
         match self.is_level_2() {
             true => self.outbox.dismiss(why),
-            false => self.outbox.hang_up(),
+            false => self.outbox.hang_up(why),
         }
     }
 
@@ -102,6 +127,43 @@ impl Session {
     /// Whether the gate is closed.
     pub fn is_closed(&self) -> bool {
         self.is_closed.load(Acquire)
+    }
+
+    /// The operator ends the connection: from now on nothing of it is executed. `true`: this call did it.
+    pub fn kick(&self) -> bool {
+        if self.is_closed() {
+            return false;
+        }
+        // First the reason: whoever finds the gate closed asks for it.
+        let is_first = self.hang_up(HungUp::Kicked);
+        self.close();
+        is_first
+    }
+
+    /// So many packets came from the client. Only from the session's own thread.
+    pub fn count_heard(&self, packets: u64, at: i64) {
+        self.packets.store(self.packets.load(Relaxed) + packets, Relaxed);
+        self.heard_at.store(at, Relaxed);
+    }
+
+    /// Packets that came from the client, and when the last did, in Unix milliseconds.
+    pub fn heard(&self) -> (u64, i64) {
+        (self.packets.load(Relaxed), self.heard_at.load(Relaxed))
+    }
+
+    /// Somebody looks on.
+    pub fn is_traced(&self) -> bool {
+        self.is_traced.load(Relaxed)
+    }
+
+    /// Who looks on may have changed.
+    pub fn retrace(&self, traces: &Traces) {
+        // Under the outbox's lock, so that of two who do this the later one has the later news.
+        self.outbox.retrace(|| {
+            let found = traces.of(self.mailbox.key());
+            self.is_traced.store(!found.is_empty(), Relaxed);
+            found
+        });
     }
 
     /// Whether `Mailbox::heard` has something to do.

@@ -128,6 +128,11 @@ macro_rules! counters {
                 Counts { $($($name: self.$name.saturating_sub(earlier.$name),)*)* }
             }
 
+            /// The whole table: each one's name, what it counts, and its value.
+            pub fn table(&self) -> Vec<(&'static str, &'static str, u64)> {
+                vec![$($((stringify!($name), $meaning, self.$name),)*)*]
+            }
+
             /// The whole table in words, with its headings.
             pub fn groups(&self, language: Language) -> Vec<Group> {
                 vec![$(Group {
@@ -146,6 +151,7 @@ counters! {
         refused_max_per_address "refused: max_per_address reached" "拒绝：达到 max_per_address",
         refused_max_strangers "refused: max_strangers reached" "拒绝：达到 max_strangers",
         refused_max_strangers_per_address "refused: max_strangers_per_address reached" "拒绝：达到 max_strangers_per_address",
+        refused_draining "refused: the server drains" "拒绝：服务器正在排空",
         gone "gone before they were accepted" "接受之前已断开",
         failed_accept "failed: error of accept (mostly no descriptors)" "失败：accept 出错（多为描述符不足）",
         failed_thread "failed: no thread to be had" "失败：无法创建线程",
@@ -164,6 +170,7 @@ counters! {
         idle "silent for read_timeout" "超过 read_timeout 没有数据",
         packet_timeouts "packets begun and not completed in time" "数据包未按时收完",
         hung_up "hung up on (took nothing for write_stall_timeout)" "主动挂断（超过 write_stall_timeout 不接收）",
+        kicked "kicked by the operator" "被管理员断开",
         no_room "closed: waited too long for memory" "关闭：等待内存超时",
         paused "not read for a while: max_packets_per_second or max_bytes_per_second reached" "暂停读取：达到 max_packets_per_second 或 max_bytes_per_second",
         panics "faults of the program (a connection, a thread or a save ended)" "程序错误（连接、线程或一次保存因此结束）",

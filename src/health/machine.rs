@@ -10,6 +10,8 @@ use serde::Serialize;
 pub struct Machine {
     /// Resident memory of this process, in bytes.
     pub resident_bytes: Option<u64>,
+    /// Processor time that it has used, in microseconds.
+    pub cpu_us: u64,
     /// Its threads.
     pub threads: Option<u64>,
     /// Threads that it may have, by the lowest of the machine's limits.
@@ -33,6 +35,7 @@ impl Machine {
         };
         Machine {
             resident_bytes: field("VmRSS:").map(|kib| kib * 1024),
+            cpu_us: cpu_us(),
             threads: field("Threads:"),
             thread_limit,
             descriptors: descriptors(),
@@ -51,6 +54,11 @@ impl Machine {
     pub fn thread_use(&self) -> f64 {
         share(self.threads, self.thread_limit)
     }
+}
+
+fn cpu_us() -> u64 {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    used.tv_sec as u64 * 1_000_000 + used.tv_nsec as u64 / 1000
 }
 
 /// Linux 6.2 and later give the number as the directory's size; a list costs a microsecond for each.
@@ -80,7 +88,10 @@ mod tests {
     fn this_process_has_memory_threads_and_descriptors() {
         let file = fs::File::open("/proc/self/status").unwrap();
         let machine = Machine::read(Some(1000));
-        assert!(machine.resident_bytes.unwrap() > 1 << 20 && machine.threads.unwrap() >= 1, "{machine:?}");
+        assert!(
+            machine.resident_bytes.unwrap() > 1 << 20 && machine.threads.unwrap() >= 1 && machine.cpu_us > 0,
+            "{machine:?}"
+        );
         assert!(machine.descriptors.unwrap() >= 4 && machine.descriptor_use() > 0.0, "{machine:?}");
         assert!(machine.thread_use() > 0.0 && machine.load.is_some(), "{machine:?}");
         drop(file);

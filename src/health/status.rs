@@ -55,6 +55,8 @@ pub struct ConnectionStatus {
     pub limit: usize,
     /// Threads that bring a backlog or wait for a full socket.
     pub writers: usize,
+    /// None is accepted any more: those who are there may finish.
+    pub draining: bool,
 }
 
 /// What waits on disk.

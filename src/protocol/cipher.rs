@@ -10,7 +10,7 @@
 use std::fmt;
 
 use aes::{Aes128, Aes192, Aes256};
-use cbc::cipher::block_padding::{self, Pkcs7};
+use cbc::cipher::block_padding::{self, NoPadding, Pkcs7};
 use cbc::cipher::consts::U16;
 use cbc::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, InnerIvInit, KeyInit};
 
@@ -121,16 +121,40 @@ impl Cipher {
         };
         plain.map_err(|_| ProtocolError::BadBody)
     }
+
+    /// Decrypts the whole blocks of `body`, whatever padding they end with: for whoever explains what cannot be opened.
+    pub fn decrypt_blocks(&self, body: &[u8]) -> Vec<u8> {
+        let mut plain = body[..body.len() - body.len() % BLOCK_BYTES].to_vec();
+        let blocks = &mut plain[..];
+        let done = match &self.schedule {
+            Schedule::Aes128(key) => {
+                cbc::Decryptor::inner_iv_init(key, (&self.iv).into()).decrypt_padded::<NoPadding>(blocks).is_ok()
+            }
+            Schedule::Aes192(key) => {
+                cbc::Decryptor::inner_iv_init(key, (&self.iv).into()).decrypt_padded::<NoPadding>(blocks).is_ok()
+            }
+            Schedule::Aes256(key) => {
+                cbc::Decryptor::inner_iv_init(key, (&self.iv).into()).decrypt_padded::<NoPadding>(blocks).is_ok()
+            }
+        };
+        debug_assert!(done, "whole blocks can be decrypted");
+        plain
+    }
+
+    /// The algorithm: `AES-128-CBC`, `AES-192-CBC` or `AES-256-CBC`.
+    pub fn algorithm(&self) -> &'static str {
+        match self.schedule {
+            Schedule::Aes128(_) => "AES-128-CBC",
+            Schedule::Aes192(_) => "AES-192-CBC",
+            Schedule::Aes256(_) => "AES-256-CBC",
+        }
+    }
 }
 
 /// Names the algorithm and hides the key.
 impl fmt::Debug for Cipher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.schedule {
-            Schedule::Aes128(_) => "Cipher(AES-128-CBC)",
-            Schedule::Aes192(_) => "Cipher(AES-192-CBC)",
-            Schedule::Aes256(_) => "Cipher(AES-256-CBC)",
-        })
+        write!(f, "Cipher({})", self.algorithm())
     }
 }
 

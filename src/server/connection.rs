@@ -18,13 +18,13 @@ use super::Shared;
 use super::admission::Ticket;
 use super::buffer::ReadBuffer;
 use super::dispatch::dispatch;
-use super::handlers::chat;
+use super::handlers::{chat, login::Refusal};
 use super::pace::Pace;
 use super::peer::{Ending, Flow, Peer, Run, Touched};
 use crate::config::Config;
-use crate::delivery::{Flushed, Outbox, Session};
+use crate::delivery::{Direction, Flushed, HungUp, Outbox, Session, Trace};
 use crate::limits::LINGER_TIMEOUT;
-use crate::protocol::{Decoder, Frame, Message};
+use crate::protocol::{Decoder, Frame, Message, UserName};
 use crate::socket::{self, PollFlags};
 use crate::threads;
 
@@ -114,7 +114,7 @@ impl Connection {
     /// Executes every complete packet in the buffer, or as many as the connection's pace allows.
     fn execute_all(&mut self) -> Option<Ending> {
         let was_empty = self.buffer.is_empty();
-        let mut is_heard = false;
+        let (mut heard, mut is_again) = (0, false);
         // Also what came while it was silent: a burst is never more than a bucket.
         self.pace.fill(Instant::now());
         let ending = loop {
@@ -127,22 +127,28 @@ impl Connection {
                 Err(error) => break Some(error.into()),
             };
             let length = frame.packet.len();
+            if !std::mem::take(&mut is_again) {
+                self.trace(frame);
+            }
             let before = self.buffer.consumed(self.peer.run.packets_bytes());
             match dispatch(&mut self.peer, &mut self.decoder, &self.shared, before, frame) {
                 Flow::Next => {}
                 Flow::End(ending) => break Some(ending),
                 Flow::Wait => match self.peer.wait_for_room() {
-                    None => continue,
+                    None => {
+                        is_again = true;
+                        continue;
+                    }
                     Some(ending) => break Some(ending),
                 },
             }
-            is_heard = true;
+            heard += 1;
             self.pace.note(length);
             self.buffer.consume(length);
         };
         let ending = self.accept_run().or(ending);
         if !was_empty {
-            self.note_progress(is_heard);
+            self.note_progress(heard);
         }
         ending
     }
@@ -198,9 +204,31 @@ impl Connection {
         }
     }
 
-    /// Restarts the clocks after some bytes, and tells the mailbox when a packet was among them.
-    fn note_progress(&mut self, is_heard: bool) {
-        let now = Instant::now();
+    /// Shows a packet to those who look on, before it is executed.
+    fn trace(&self, frame: Frame<'_>) {
+        let traces = match &self.peer.session {
+            Some(session) if session.is_traced() => session.outbox.traces(),
+            None if self.shared.delivery.traces.is_any() => self.traces_of_stranger(frame),
+            _ => return,
+        };
+        let offset = self.read_bytes - self.buffer.unread().len() as u64;
+        traces.iter().for_each(|trace| trace.note(self.peer.id, Direction::In, offset, frame.packet));
+    }
+
+    /// Those who look on at the user who logs in with this packet.
+    fn traces_of_stranger(&self, frame: Frame<'_>) -> Vec<Arc<Trace>> {
+        let mut decoder = Decoder::default();
+        match decoder.decode(&self.shared.delivery.cipher, frame).map(|decoded| decoded.message) {
+            Ok(Message::ClientLogin { name, .. }) => {
+                UserName::parse(name).map_or_else(|_| Vec::new(), |name| self.shared.delivery.traces.of(name.key()))
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Restarts the clocks after some bytes, and tells the mailbox and the session of the packets that were among them.
+    fn note_progress(&mut self, heard: u64) {
+        let (now, is_heard) = (Instant::now(), heard > 0);
         if is_heard {
             self.clocks.heard_at = now;
             self.clocks.begun_at = None;
@@ -210,7 +238,9 @@ impl Connection {
         } else {
             self.clocks.begun_at.get_or_insert(now);
         }
-        if let Some(session) = self.peer.session.as_ref().filter(|session| is_heard && session.wants_word()) {
+        let Some(session) = self.peer.session.as_ref().filter(|_| is_heard) else { return };
+        session.count_heard(heard, self.peer.now.unix_ms);
+        if session.wants_word() {
             let executed_bytes = self.read_bytes - self.buffer.unread().len() as u64;
             let (now, owed) = (self.peer.now, &mut self.peer.touched.owed);
             session.mailbox.heard(session, executed_bytes, now, &self.shared.delivery, owed);
@@ -287,10 +317,10 @@ impl Connection {
         let session = self.peer.session.as_ref();
         let hung_up = session.and_then(|session| session.outbox.hung_up());
         match (session, hung_up) {
-            (Some(session), _) if session.is_closed() => Ending::Replaced,
+            (Some(session), _) if session.is_closed() => Ending::of_closed(session),
             _ if self.shared.is_stopping() => Ending::Stopping,
             // Not a leave-taking: what TCP acknowledged and the client has not read must come again.
-            (_, Some(why)) => Ending::HungUp(why),
+            (_, Some(why)) => Ending::of_hung_up(why),
             (Some(session), _) if session.outbox.is_broken() => Ending::Lost("it was reset".into()),
             _ => Ending::Fin,
         }
@@ -321,6 +351,8 @@ impl Connection {
                     self.discard_until(Instant::now() + LINGER_TIMEOUT);
                 }
                 match ending {
+                    // The disk's own line has told it, and where all are refused one line tells of all.
+                    Ending::Refused(Refusal::Disk) => log::debug!("c{id}: {}: {ending}", self.peer.address),
                     Ending::Protocol(_) | Ending::Refused(_) => {
                         self.shared.complaints.about_stranger(id, self.peer.address, ending);
                     }
@@ -344,7 +376,7 @@ impl Connection {
         }
         match ending {
             Ending::Stopping => self.settle(session, self.shared.stop_deadline()),
-            Ending::Replaced | Ending::HungUp(_) if notice.is_some() => {
+            Ending::Replaced | Ending::Kicked | Ending::HungUp(_) if notice.is_some() => {
                 self.settle(session, Instant::now() + LINGER_TIMEOUT);
             }
             Ending::Logout
@@ -365,6 +397,7 @@ impl Connection {
             Ending::Fin
             | Ending::Lost(_)
             | Ending::HungUp(_)
+            | Ending::Kicked
             | Ending::Replaced
             | Ending::Refused(_)
             | Ending::LoginTimeout => {}
@@ -374,7 +407,7 @@ impl Connection {
         let waiting = session.mailbox.detach(session, now, &self.shared.delivery, owed);
         self.peer.touched.flush();
         // A writer that waits for this socket, or for its turn, must not keep it.
-        session.outbox.hang_up();
+        session.outbox.hang_up(HungUp::TooSlow);
         self.shared.writers.forget(session);
         waiting
     }
@@ -444,7 +477,7 @@ impl Drop for Connection {
                 session.close();
                 let (now, owed) = (self.shared.delivery.now(), &mut self.peer.touched.owed);
                 session.mailbox.detach(session, now, &self.shared.delivery, owed);
-                session.outbox.hang_up();
+                session.outbox.hang_up(HungUp::TooSlow);
                 self.shared.writers.forget(session);
             }
         }

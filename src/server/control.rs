@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::Shared;
+use super::{Shared, inside, tracing};
 use crate::health::Counter;
 use crate::jobs::report;
 use crate::jobs::watch::Reporter;
@@ -32,6 +32,13 @@ const REQUESTS: &[(&str, &str)] = &[
     ("report [en|zh]", "the present report: its subject, its text, its HTML"),
     ("report send", "sends the present report by mail now, and says how that went"),
     ("save", "saves everything that was accepted until now, and answers when it is on disk"),
+    ("sessions", "who is there: where from, since when, what waits, what passed"),
+    ("session NAME", "the same of one user, also of one who is not there"),
+    ("kick NAME", "ends that user's connection; what it has not acknowledged waits"),
+    ("trace NAME", "that user's packets, decoded, a line each, until you close the connection"),
+    ("log off|error|warn|info|debug|trace", "what goes into the log, until the next SIGHUP or start"),
+    ("drain", "accepts no connection any more; those who are there go on"),
+    ("drain off", "accepts connections again"),
     ("help", "this list"),
 ];
 
@@ -138,6 +145,13 @@ fn serve(socket: &UnixStream, shared: &Arc<Shared>) -> io::Result<()> {
             return Ok(());
         }
         let is_whole = line.ends_with(b"\n") || line.len() < limits::CTL_LINE_BYTES;
+        if let Some(name) = std::str::from_utf8(&line).ok().filter(|_| is_whole).and_then(|line| named(line, "trace")) {
+            match tracing::stream(socket, name, shared) {
+                Ok(()) => return Ok(()),
+                Err(why) => (&*socket).write_all(format!("{}\n", json!({ "error": why })).as_bytes())?,
+            }
+            continue;
+        }
         let answer = match std::str::from_utf8(&line) {
             Ok(line) if is_whole => answer(line, shared),
             Ok(_) => Err(format!("a request has at most {} bytes", limits::CTL_LINE_BYTES)),
@@ -152,7 +166,21 @@ fn serve(socket: &UnixStream, shared: &Arc<Shared>) -> io::Result<()> {
     }
 }
 
+/// The user's name in a request `WORD NAME`: the rest of the line, for a name may have spaces.
+fn named<'l>(line: &'l str, word: &str) -> Option<&'l str> {
+    let name = line.strip_prefix(word)?.strip_prefix(' ')?;
+    let name = name.strip_suffix('\n').unwrap_or(name);
+    let name = name.strip_suffix('\r').unwrap_or(name);
+    (!name.is_empty()).then_some(name)
+}
+
 fn answer(request: &str, shared: &Arc<Shared>) -> Result<Value, String> {
+    if let Some(name) = named(request, "session") {
+        return inside::session(name, shared);
+    }
+    if let Some(name) = named(request, "kick") {
+        return inside::kick(name, shared);
+    }
     let words: Vec<&str> = request.split_whitespace().collect();
     match words.as_slice() {
         ["status"] => serde_json::to_value(shared.status()).map_err(|error| error.to_string()),
@@ -168,6 +196,10 @@ fn answer(request: &str, shared: &Arc<Shared>) -> Result<Value, String> {
             shared.delivery.agenda.save(limits::CTL_SAVE_TIMEOUT)?;
             Ok(json!({ "saved": counters.stored.total() - before }))
         }
+        ["sessions"] => inside::sessions(shared),
+        ["log", level] => inside::log(level),
+        ["drain"] => Ok(inside::drain(true, shared)),
+        ["drain", "off"] => Ok(inside::drain(false, shared)),
         ["help"] => Ok(REQUESTS.iter().map(|(request, meaning)| ((*request).to_owned(), json!(meaning))).collect()),
         _ => Err(unknown(request)),
     }

@@ -172,7 +172,7 @@ pub(super) fn handle_custom(peer: &mut Peer, decoder: &mut Decoder, shared: &Sha
         return Flow::End(ending);
     }
     if session.is_closed() {
-        return Flow::End(Ending::Replaced);
+        return Flow::End(Ending::of_closed(session));
     }
     // It owes a flush for what the handler replies.
     peer.touched.owed.add(session);

@@ -54,7 +54,7 @@ pub fn dispatch(peer: &mut Peer, decoder: &mut Decoder, shared: &Shared, before:
     let sender = match &peer.session {
         None => Sender::Stranger,
         // Also a packet that takes no gate: it could go on like that for ever.
-        Some(session) if session.is_closed() => return Flow::End(Ending::Replaced),
+        Some(session) if session.is_closed() => return Flow::End(Ending::of_closed(session)),
         Some(session) if session.is_level_2() => Sender::Level2,
         Some(_) => Sender::Level1,
     };

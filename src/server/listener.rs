@@ -83,6 +83,12 @@ fn is_about_one_connection(error: &io::Error) -> bool {
 /// Gives the connection its thread, or closes it.
 fn welcome(shared: &Arc<Shared>, id: u64, socket: TcpStream, address: SocketAddr) {
     let now_ms = shared.delivery.now().mono_ms;
+    if shared.is_draining() {
+        if let Some(count) = shared.delivery.counters.refused_draining.note(now_ms) {
+            log::info!("c{id}: {address}: refused, the server drains ({count} refused since the last such line)");
+        }
+        return;
+    }
     let ticket = match shared.admission.admit(address.ip()) {
         Ok(ticket) => ticket,
         Err(full) => {

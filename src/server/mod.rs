@@ -5,7 +5,9 @@
 //! * `custom` — handlers of the embedding program for packet types of its own.
 //! * `pace` — how fast somebody may go: token buckets; `complaints` — what the log says of strangers.
 //! * `writer` — threads that bring a backlog, or wait for a full socket.
-//! * `capacity` — how many connections the machine carries; `status` — how the server stands; `control` — the socket that tells it.
+//! * `capacity` — how many connections the machine carries; `status` — how the server stands; `control` — the socket that tells it,
+//!   `http` — the same for collectors, with `metrics`, their text;
+//!   `inside` — who is there, one by one, and what the operator does about them, `tracing` — what passes of one user.
 //!
 //! Invariant: nothing in here knows SQL, and no thread writes to a socket but through its outbox, the refusal of a stranger apart.
 
@@ -21,10 +23,16 @@ mod dispatch;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handlers;
+#[cfg(feature = "tools")]
+mod http;
+mod inside;
 mod listener;
+#[cfg(feature = "tools")]
+mod metrics;
 mod pace;
 mod peer;
 mod status;
+mod tracing;
 mod writer;
 
 use std::collections::HashMap;
@@ -73,6 +81,9 @@ pub enum StartError {
     /// The address cannot be used.
     #[error("cannot listen on {0}: {1}; choose another address with --listen (port 0 takes any free one)")]
     Listen(SocketAddr, io::Error),
+    /// The address for HTTP cannot be used.
+    #[error("cannot listen on {0} for HTTP: {1}; choose another address in metrics_listen (port 0 takes any free one)")]
+    Metrics(SocketAddr, io::Error),
     /// The key has a wrong length.
     #[error("{0}; set `key` in the configuration or CHATSERVER_KEY")]
     Key(#[from] KeyError),
@@ -95,6 +106,7 @@ pub struct Shared {
     started_at: i64,
     thread_limit: Option<u64>,
     is_stopping: AtomicBool,
+    is_draining: AtomicBool,
     stop_deadline: Mutex<Option<Instant>>, // lock: a leaf
     stopped: Condvar,
 }
@@ -107,6 +119,11 @@ impl Shared {
 
     fn is_stopping(&self) -> bool {
         self.is_stopping.load(SeqCst)
+    }
+
+    /// No connection is accepted any more; those that are there go on.
+    fn is_draining(&self) -> bool {
+        self.is_draining.load(SeqCst)
     }
 
     /// When a stop gives up waiting for sockets.
@@ -124,6 +141,7 @@ impl Shared {
         }
         self.stopped.notify_all();
         self.delivery.memory.wake_all();
+        self.delivery.traces.wake_all();
     }
 
     /// Waits for `timeout` or for the stop; `true`: the server stops.
@@ -235,6 +253,8 @@ pub struct Server {
     watch: JoinHandle<()>,
     /// `None`: the socket could not be made, which the log tells.
     control: Option<Control>,
+    #[cfg(feature = "tools")]
+    http: Option<http::Http>,
     last_save: Arc<Mutex<LastSave>>, // lock: a leaf
 }
 
@@ -264,6 +284,8 @@ impl Server {
             .map_err(|error| StartError::Storage(data.clone(), error))?;
         let listener = listener::listen(config.listen).map_err(|error| StartError::Listen(config.listen, error))?;
         let address = listener.local_addr().map_err(|error| StartError::Listen(config.listen, error))?;
+        #[cfg(feature = "tools")]
+        let http = http::listen(config.metrics_listen)?;
         let started_at = delivery.now().unix_ms;
         log::info!("listening on {address}");
         log::info!(
@@ -299,11 +321,26 @@ impl Server {
             started_at,
             thread_limit: capacity.threads(),
             is_stopping: AtomicBool::new(false),
+            is_draining: AtomicBool::new(false),
             stop_deadline: Mutex::new(None),
             stopped: Condvar::new(),
             config: RwLock::new(Arc::new(config)),
         });
-        Server::spawn(shared, listener, address).map_err(StartError::Thread)
+        let server = Server::spawn(shared, listener, address).map_err(StartError::Thread)?;
+        #[cfg(feature = "tools")]
+        let server = server.with_http(http);
+        Ok(server)
+    }
+
+    /// Answers on `listener`, too. Without a thread for it the server goes on without it.
+    #[cfg(feature = "tools")]
+    fn with_http(mut self, listener: Option<TcpListener>) -> Server {
+        let started = listener.map(|listener| http::Http::start(listener, &self.shared)).transpose();
+        self.http = started.unwrap_or_else(|error| {
+            log::error!("no thread for metrics_listen: {error}; the server goes on without it");
+            None
+        });
+        self
     }
 
     fn spawn(shared: Arc<Shared>, listener: TcpListener, address: SocketAddr) -> io::Result<Server> {
@@ -339,7 +376,18 @@ impl Server {
         let control = Control::start(&shared, &config.data).inspect_err(|error| {
             log::warn!("{}/{}: {error}; the server goes on without it", config.data.display(), control::SOCKET);
         });
-        Ok(Server { shared, listener, address, accept, timer, watch, control: control.ok(), last_save })
+        Ok(Server {
+            shared,
+            listener,
+            address,
+            accept,
+            timer,
+            watch,
+            control: control.ok(),
+            #[cfg(feature = "tools")]
+            http: None,
+            last_save,
+        })
     }
 
     /// Where it listens; with the port that was chosen when port 0 was asked for.
@@ -387,12 +435,27 @@ impl Server {
 
     /// Stops accepting, executes what has arrived, delivers what is in the outboxes up to `shutdown_timeout`, saves the rest, closes the database.
     pub fn stop(self) -> Stopped {
-        let Server { shared, listener, accept, timer, watch, control, last_save, .. } = self;
+        let Server {
+            shared,
+            listener,
+            accept,
+            timer,
+            watch,
+            control,
+            last_save,
+            #[cfg(feature = "tools")]
+            http,
+            ..
+        } = self;
         let deadline = Instant::now() + shared.config().shutdown_timeout;
         let acked_before = shared.delivery.counters.acknowledged.total();
         shared.begin_stop(deadline);
         if let Some(control) = control {
             control.stop();
+        }
+        #[cfg(feature = "tools")]
+        if let Some(http) = http {
+            http.stop();
         }
         // On Linux this wakes a thread that waits in accept.
         let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);

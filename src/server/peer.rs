@@ -31,6 +31,9 @@ pub enum Ending {
     /// Its writer gave it up: it took nothing, or there was no thread to write to it.
     #[error("hung up on")]
     HungUp(HungUp),
+    /// The operator ended it.
+    #[error("kicked by the operator")]
+    Kicked,
     /// Another login of the same user took over.
     #[error("replaced by another login")]
     Replaced,
@@ -73,6 +76,7 @@ impl Ending {
             Ending::Logout => &counters.logouts,
             Ending::Lost(_) => &counters.lost,
             Ending::HungUp(_) => &counters.hung_up,
+            Ending::Kicked => &counters.kicked,
             Ending::LoginTimeout => &counters.login_timeouts,
             Ending::Idle => &counters.idle,
             Ending::PacketTimeout => &counters.packet_timeouts,
@@ -88,7 +92,20 @@ impl Ending {
     pub fn from_outside(session: &Session) -> Option<Ending> {
         // In this order: a takeover closes the session before it hangs up.
         let hung_up = session.outbox.hung_up();
-        if session.is_closed() { Some(Ending::Replaced) } else { hung_up.map(Ending::HungUp) }
+        if session.is_closed() { Some(Ending::of_closed(session)) } else { hung_up.map(Ending::of_hung_up) }
+    }
+
+    /// Why a session's gate is closed: a takeover closes it before it hangs up, a kick after.
+    pub fn of_closed(session: &Session) -> Ending {
+        match session.outbox.hung_up() {
+            Some(HungUp::Kicked) => Ending::Kicked,
+            _ => Ending::Replaced,
+        }
+    }
+
+    /// Why somebody else hung up.
+    pub fn of_hung_up(why: HungUp) -> Ending {
+        if why == HungUp::Kicked { Ending::Kicked } else { Ending::HungUp(why) }
     }
 
     /// What a level-2 client is told; `None`: it ends by itself, or cannot be told.
@@ -99,6 +116,9 @@ impl Ending {
                 NoticeCode::TooSlow,
                 say!(language, "you have not taken what was ready for you", "您没有接收已为您准备好的数据"),
             ),
+            Ending::HungUp(HungUp::Kicked) | Ending::Kicked => {
+                (NoticeCode::Kicked, say!(language, "the operator has ended your connection", "管理员已断开您的连接"))
+            }
             Ending::HungUp(HungUp::NoThread) => (
                 NoticeCode::Overloaded,
                 say!(language, "the server has no thread for this connection", "服务器没有线程可用于此连接"),

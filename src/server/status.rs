@@ -28,7 +28,13 @@ impl Shared {
                 present: delivery.counters.present.now(),
                 peak: self.reporter.peak(&delivery.counters),
             },
-            connections: ConnectionStatus { open, strangers, limit, writers: self.writers.running() },
+            connections: ConnectionStatus {
+                open,
+                strangers,
+                limit,
+                writers: self.writers.running(),
+                draining: self.is_draining(),
+            },
             backlog: None,
             memory: MemoryStatus {
                 used_bytes: delivery.memory.used_bytes(),

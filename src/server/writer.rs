@@ -72,7 +72,9 @@ impl Writers {
         let mut state = self.state.lock();
         state.running -= 1;
         if state.running == 0 {
-            state.waiting.drain(..).for_each(|session| session.hang_up(HungUp::NoThread));
+            for session in state.waiting.drain(..) {
+                session.hang_up(HungUp::NoThread);
+            }
         }
     }
 
@@ -108,7 +110,7 @@ impl Running<'_> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
-            session.outbox.hang_up();
+            session.outbox.hang_up(HungUp::NoThread);
             self.writers.give_up_place();
         }
     }

@@ -276,8 +276,20 @@ impl Server {
     /// The names of the threads that connections and their writers have, sorted. A thread that was just started has its parent's name: compare with
     /// the names that are expected, never with an earlier answer.
     pub fn connection_threads(&self) -> Vec<String> {
-        let own =
-            ["chatserver", "accept", "timer", "log", "signals", "ctrl-c", "reader", "watch", "ctl", "report", "mail"];
+        let own = [
+            "chatserver",
+            "accept",
+            "timer",
+            "log",
+            "signals",
+            "ctrl-c",
+            "reader",
+            "watch",
+            "ctl",
+            "report",
+            "mail",
+            "http",
+        ];
         self.threads().into_iter().filter(|name| !own.contains(&name.as_str())).collect()
     }
 

@@ -1,5 +1,9 @@
 //! A session ends: what its client has read and left in order does not come again, and what it has not read does.
 
+use std::io::{Read, Write};
+
+use chatserver::protocol::Message;
+
 use crate::harness::*;
 
 #[test]
@@ -31,4 +35,27 @@ fn a_client_that_reads_nothing_until_it_is_hung_up_on_loses_nothing() {
     server.wait_for_log(": sleepy: hung up on");
     drop(deaf);
     assert!(all_texts(&mut server.login("sleepy")) == sent);
+}
+
+#[test]
+fn who_logs_in_and_out_with_one_write_is_answered_also_when_something_waits() {
+    const LOGIN: Message<'_> = Message::ClientLogin { name: "ann", version: 1.0, time: 7, level: None, last_seq: None };
+    const LOGOUT: Message<'_> = Message::ClientLogout { logout: true, time: 7 };
+    let server = Server::start_default();
+    let mut bob = server.login("bob");
+    let unanswered = (0..8).filter(|_| {
+        bob.send("ann", "on disk").unwrap();
+        bob.roundtrip().unwrap();
+        eventually("it is saved", || server.rows_of("ann") > 0);
+        let mut ann = server.socket();
+        ann.write_all(&[packet(&LOGIN), packet(&LOGOUT)].concat()).unwrap();
+        let mut answer = Vec::new();
+        ann.read_to_end(&mut answer).unwrap();
+        let reader = &mut server.login("ann");
+        all_texts(reader);
+        reader.roundtrip().unwrap();
+        eventually("nothing waits", || server.rows_of("ann") == 0);
+        answer.get(4..8) != Some(&[0, 0, 0, 2])
+    });
+    assert_eq!(unanswered.count(), 0, "so many of 8 logins had no answer");
 }

@@ -36,12 +36,18 @@ mod service;
 
 mod control;
 mod gauges;
+mod http;
+mod inside;
+mod looking;
+mod top;
 
 mod mail;
 mod smtp;
 
 mod faults_2014;
 mod recorded;
+#[cfg(feature = "tools")]
+mod wireshark;
 
 mod hardening;
 mod hardening_classes;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::delivery::{Flushed, Session};
+use crate::delivery::{Flushed, HungUp, Session};
 use crate::protocol::{Chat, Message};
 use crate::server::Shared;
 use crate::server::admission::Ticket;
@@ -172,9 +172,9 @@ impl Connection {
         let session = self.peer.session.as_ref();
         let hung_up = session.and_then(|session| session.outbox.hung_up());
         match (session, hung_up) {
-            (Some(session), _) if session.is_closed() => Ending::Replaced,
+            (Some(session), _) if session.is_closed() => Ending::of_closed(session),
             _ if self.peer.shared.is_stopping() => Ending::Stopping,
-            (_, Some(why)) => Ending::HungUp(why),
+            (_, Some(why)) => Ending::of_hung_up(why),
             (Some(session), _) if session.outbox.is_broken() => Ending::Lost("it was reset".into()),
             _ => Ending::Fin,
         }
@@ -207,7 +207,7 @@ impl Connection {
         }
         match ending {
             Ending::Stopping => self.settle(session),
-            Ending::Replaced | Ending::HungUp(_) if notice.is_some() => self.settle(session),
+            Ending::Replaced | Ending::Kicked | Ending::HungUp(_) if notice.is_some() => self.settle(session),
             Ending::Logout | Ending::Protocol(_) | Ending::NoRoom => {
                 if notice.is_some() {
                     self.write_rest(session);
@@ -221,7 +221,7 @@ impl Connection {
         let owed = &mut self.peer.touched.owed;
         session.mailbox.detach(session, now, delivery, owed);
         self.peer.touched.flush();
-        session.outbox.hang_up();
+        session.outbox.hang_up(HungUp::TooSlow);
         shared.writers.forget(session);
     }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::super::connection::{Reconnect, notice_words};
+use super::super::heartbeat::Heartbeat;
 use super::super::terminal::escape;
 use super::screen::{Mark, Screen};
 use crate::client::{
@@ -220,10 +221,11 @@ impl Network {
     /// Shows what arrives until the connection is lost; also gives whether the server said that another login has taken over.
     fn receive(&mut self, client: &mut Client) -> (ClientError, bool) {
         let mut replaced = false;
-        let mut ping_at = Instant::now() + client.ping_interval();
+        let mut heartbeat = Heartbeat::new(client);
         let mut arrived = Vec::new();
         loop {
-            let taken = take_batch(client, ping_at.saturating_duration_since(Instant::now()), &mut arrived);
+            let taken = take_batch(client, heartbeat.wait(), &mut arrived);
+            let is_heard = !arrived.is_empty();
             // What comes after the good-bye can no longer be acknowledged, and comes again: it is shown then.
             let is_shown = client.level() == Level::One || !self.is_leaving();
             replaced |= self.show(arrived.drain(..), is_shown);
@@ -231,10 +233,12 @@ impl Network {
                 return (lost, replaced);
             }
             self.send_waiting(client);
-            if Instant::now() >= ping_at {
-                // When the connection has ended, the next look at it tells, after all that came before.
-                let _ = client.ping();
-                ping_at = Instant::now() + client.ping_interval();
+            if is_heard {
+                heartbeat.heard();
+            }
+            if let Err(lost @ ClientError::Timeout { what: Awaited::Pong }) = heartbeat.beat(client) {
+                // Of another error the next look at the connection tells, after all that came before.
+                return (lost, replaced);
             }
         }
     }

@@ -73,6 +73,33 @@ pub enum Accepted {
     Stopped,
 }
 
+/// The window's five cursors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Cursors {
+    /// Up to here everything is acknowledged.
+    pub acked: u64,
+    /// … handed to the present session.
+    pub sent: u64,
+    /// … and not acknowledged is on disk only.
+    pub evicted: u64,
+    /// … and not acknowledged is on disk.
+    pub saved: u64,
+    /// … is accepted.
+    pub last: u64,
+}
+
+/// How a mailbox stands.
+pub struct MailboxReading {
+    /// The cursors.
+    pub cursors: Cursors,
+    /// Everything unsent is in memory: no disk has to be read.
+    pub is_live: bool,
+    /// Messages that are not acknowledged.
+    pub waiting: u64,
+    /// Who is there.
+    pub present: Option<Arc<Session>>,
+}
+
 /// What a session begins with.
 pub struct Welcome<'a> {
     /// The login answer, first of all.
@@ -88,8 +115,6 @@ pub struct Welcome<'a> {
 pub struct Attached {
     /// The session that was replaced and is to be hung up on.
     pub replaced: Option<Arc<Session>>,
-    /// A writer must be started, for something waits on disk.
-    pub needs_writer: bool,
 }
 
 /// What a session's writer has to do next.
@@ -335,6 +360,21 @@ impl Mailbox {
         }
     }
 
+    /// How it stands; `None`: it is not loaded. Never blocks.
+    pub fn reading(&self) -> Option<MailboxReading> {
+        let state = self.state.lock();
+        let window = state.window.as_ref()?;
+        let cursors = Cursors {
+            acked: window.acked(),
+            sent: window.sent(),
+            evicted: window.evicted(),
+            saved: window.saved_upto(),
+            last: window.last(),
+        };
+        let present = state.present.as_ref().map(|present| present.session.clone());
+        Some(MailboxReading { cursors, is_live: window.is_live(), waiting: state.waiting(), present })
+    }
+
     /// Takes in a message: the packet as a level-1 recipient gets it, with a text of `text_bytes`, and its level-2 sender's number. Never waits. Call
     /// behind the sender's gate.
     pub fn accept(
@@ -496,16 +536,15 @@ impl Mailbox {
         {
             session.outbox.push_answer(welcome.correction);
         }
-        let needs_writer = match state.window().is_live() {
-            true => {
-                state.hand_over_memory(delivery);
-                false
-            }
-            false => session.outbox.claim_writer(),
-        };
+        match state.window().is_live() {
+            true => state.hand_over_memory(delivery),
+            // Who flushes the answer starts the writer after it: a client that leaves at once is answered all the same.
+            false => session.outbox.fall_behind(),
+        }
+        owed.add(session);
         state.see(&session.name, now.unix_ms, delivery);
         self.enlist(&mut state, now.mono_ms, delivery);
-        Ok(Attached { replaced, needs_writer })
+        Ok(Attached { replaced })
     }
 
     /// A packet came from the client whose last byte is byte `read_bytes` of its stream: a sign of life that may confirm what TCP has acknowledged.

@@ -80,7 +80,7 @@ pub fn handle_chat(peer: &mut Peer, chat: Chat<'_>, packet: Option<&[u8]>, befor
     });
     faults::point("accepted");
     match taken.map(|taken| taken.count(touched)) {
-        None => Flow::End(Ending::Replaced),
+        None => Flow::End(Ending::of_closed(session)),
         Some(Ok(flow)) => flow,
         Some(Err(refused)) => {
             note(peer, refused);
@@ -128,11 +128,12 @@ pub fn accept_run(peer: &mut Peer, packets: &[u8]) -> Flow {
         }
         Flow::Next
     });
+    let flow = entered.unwrap_or_else(|| Flow::End(Ending::of_closed(session)));
     run.leave(done);
     peer.run = run;
     faults::point("accepted");
     refused.into_iter().for_each(|refused| note(peer, refused));
-    entered.unwrap_or(Flow::End(Ending::Replaced))
+    flow
 }
 
 /// What became of a packet behind the gate.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::delivery::{HungUp, Ledger, Outbox, Session, Welcome};
+use crate::delivery::{Arrival, HungUp, Ledger, Outbox, Session, Welcome};
 use crate::faults;
 use crate::language::{Language, say};
 use crate::limits;
@@ -102,10 +102,14 @@ fn log_in(
             return Err(disk_failed(error));
         }
     };
-    let outbox = Outbox::new(peer.socket.clone(), delivery.limits.outbox_bytes);
+    let outbox = Outbox::new(peer.id, peer.socket.clone(), delivery.limits.outbox_bytes);
     let generation = delivery.next_generation();
-    let session = Session::new(peer.id, generation, name, mailbox.clone(), outbox, ledger, language);
+    let arrival = Arrival { id: peer.id, address: peer.address, at: peer.now.unix_ms };
+    let session = Session::new(arrival, generation, name, mailbox.clone(), outbox, ledger, language);
     let session = Arc::new(session);
+    if delivery.traces.is_any() {
+        session.retrace(&delivery.traces);
+    }
     let correction = correction(peer);
     let mut is_takeover = false;
     let attached = loop {
@@ -125,6 +129,10 @@ fn log_in(
             }
         }
     };
+    // Whoever began to look on, or ceased to, and did not find this session is found now.
+    if delivery.traces.is_any() || session.is_traced() {
+        session.retrace(&delivery.traces);
+    }
     peer.session = Some(session.clone());
     peer.ticket.logged_in();
     counters.logins.add(1);
@@ -138,10 +146,6 @@ fn log_in(
     let note = if is_takeover { ", replacing an older connection" } else { "" };
     let level = if is_level_2 { " at level 2" } else { "" };
     log::info!("c{}: {} logged in from {}{level}{note}", peer.id, session.name.as_written(), peer.address);
-    if attached.needs_writer {
-        shared.writers.start(session.clone(), &shared);
-    }
-    peer.touched.owed.add(&session);
     faults::point("logged in");
     Ok(())
 }

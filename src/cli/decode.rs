@@ -1,0 +1,107 @@
+//! `chatserver decode`: the packets in a file, explained.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use super::connection::{exit, fail, read_key};
+use super::terminal::{colours_wanted, print_note};
+use crate::config::parse_bytes;
+use crate::decode::{DecodeError, Format, Look, Options, Style, decode};
+use crate::protocol::Cipher;
+
+const EXAMPLES: &str = "\
+Examples:
+  echo 00000018000000042d6f… | chatserver decode -      a packet as hexadecimal text
+  chatserver decode session.bin                         the bytes of one direction
+  chatserver decode --short session.pcapng              a capture, a line for each packet
+  tcpdump -i lo -U -w - port 8989 | chatserver decode --short -    as they pass
+
+Exit codes:
+  0  every packet was understood
+  1  the key cannot be used
+  5  the input cannot be read, or something in it was not understood; what could be shown has been";
+
+/// Show the packets in a file, byte by byte
+///
+/// The input is hexadecimal text, the raw bytes of one direction of a connection, or a capture (pcap or pcapng, of which the TCP streams are put together).
+/// For each packet: its offset in the stream, the header's bytes beside their meaning, the encrypted body, the body in plaintext with every tag and length
+/// explained, and the message. What cannot be explained is shown as far as that goes, with the reason and the place.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// The file; - is standard input
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+
+    /// A line for each packet
+    #[arg(long, conflicts_with = "json")]
+    short: bool,
+
+    /// A line of JSON for each packet: {offset, direction, type, name, fields, error}, of a capture also time (Unix seconds) and connection
+    #[arg(long)]
+    json: bool,
+
+    /// What the file holds, where its beginning does not tell
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+
+    /// Of a capture: only connections to this port
+    #[arg(long)]
+    port: Option<u16>,
+
+    /// File with the pre-shared key: 16, 24 or 32 bytes of text, or "hex:" and twice as many digits.
+    /// Without it the environment variable CHATSERVER_KEY counts, and without that the published key
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+
+    /// Longest packet, header included; where more is announced there is no packet
+    #[arg(long, value_name = "SIZE", default_value = "64 KiB", value_parser = parse_bytes)]
+    max_packet_bytes: u64,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> ExitCode {
+    let key = match read_key(args.key_file.as_deref()) {
+        Ok(key) => key,
+        Err(why) => return fail(&why, exit::START),
+    };
+    let input: Box<dyn Read> = match open(&args.file) {
+        Ok(input) => input,
+        Err(error) => return fail(&format!("{} cannot be opened ({error})", args.file.display()), exit::INPUT),
+    };
+    let style = match (args.short, args.json) {
+        (true, _) => Style::Short,
+        (_, true) => Style::Json,
+        _ => Style::Full,
+    };
+    let options = Options {
+        cipher: Arc::new(Cipher::new(key.bytes()).expect("a key has a key's length")),
+        max_packet_bytes: usize::try_from(args.max_packet_bytes).unwrap_or(usize::MAX),
+        format: args.format,
+        port: args.port,
+        look: Look { style, colours: colours_wanted() },
+    };
+    match decode(input, &options, &mut io::stdout().lock()) {
+        Ok(count) if count.faults > 0 => {
+            print_note(&format!("{} of {} packets were not understood", count.faults, count.packets.max(count.faults)));
+            ExitCode::from(exit::INPUT)
+        }
+        Ok(count) => {
+            if count.packets == 0 {
+                print_note(&format!("there is no packet in {}", args.file.display()));
+            }
+            ExitCode::SUCCESS
+        }
+        // Whoever has read enough closes the pipe.
+        Err(DecodeError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(DecodeError::Output(error)) => fail(&format!("standard output cannot be written ({error})"), exit::START),
+        Err(error) => fail(&format!("{}: {error}", args.file.display()), exit::INPUT),
+    }
+}
+
+fn open(path: &Path) -> io::Result<Box<dyn Read>> {
+    Ok(if path == Path::new("-") { Box::new(io::stdin()) } else { Box::new(File::open(path)?) })
+}

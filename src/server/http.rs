@@ -1,0 +1,232 @@
+//! HTTP for collectors of figures, at `metrics_listen`: `/metrics` and `/health`, and nothing else.
+//!
+//! Blocking sockets, a thread for each request, few of them, with a deadline for the whole of it: one that drips, or never reads, keeps its own thread for two
+//! seconds and nobody else. Read first: RFC 9110, and RFC 9112 §3 on what a request looks like.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::{Shared, StartError, listener, metrics};
+use crate::health::Counter;
+use crate::{limits, threads};
+
+/// The listening thread.
+pub(super) struct Http {
+    listener: Arc<TcpListener>,
+    thread: JoinHandle<()>,
+}
+
+/// The listening socket, if one is wanted.
+///
+/// # Errors
+/// The address cannot be used.
+pub(super) fn listen(address: Option<SocketAddr>) -> Result<Option<TcpListener>, StartError> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = listener::listen(address).map_err(|error| StartError::Metrics(address, error))?;
+    let address = listener.local_addr().map_err(|error| StartError::Metrics(address, error))?;
+    log::info!("HTTP on http://{address}/metrics and /health");
+    Ok(Some(listener))
+}
+
+impl Http {
+    /// Answers on `listener`.
+    ///
+    /// # Errors
+    /// The system has no thread for it.
+    pub(super) fn start(listener: TcpListener, shared: &Arc<Shared>) -> io::Result<Http> {
+        let listener = Arc::new(listener);
+        let (door, shared) = (listener.clone(), shared.clone());
+        let thread = threads::spawn("http", limits::STACK_BYTES, move || accept_loop(&door, &shared))?;
+        Ok(Http { listener, thread })
+    }
+
+    /// Takes no more requests. Those that are being answered have their own deadline.
+    pub(super) fn stop(self) {
+        // On Linux this wakes a thread that waits in accept.
+        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
+        let _ = self.thread.join();
+    }
+}
+
+fn accept_loop(listener: &TcpListener, shared: &Arc<Shared>) {
+    let (open, errors) = (Arc::new(AtomicUsize::new(0)), Counter::default());
+    while !shared.is_stopping() {
+        let socket = match listener.accept() {
+            Ok((socket, _)) => socket,
+            Err(_) if shared.is_stopping() => return,
+            Err(error) => {
+                if errors.note(shared.delivery.now().mono_ms).is_some() {
+                    log::error!("metrics_listen: accept: {error}; going on");
+                }
+                if shared.wait_for_stop(limits::DISK_RETRY) {
+                    return;
+                }
+                continue;
+            }
+        };
+        if open.load(Relaxed) >= limits::HTTP_CONNECTIONS {
+            log::debug!("metrics_listen: refused, {} connections are open", limits::HTTP_CONNECTIONS);
+            continue;
+        }
+        open.fetch_add(1, Relaxed);
+        let (place, shared) = (Place(open.clone()), shared.clone());
+        let served = threads::spawn("http", limits::MAIL_STACK_BYTES, move || {
+            let _place = place;
+            if let Err(error) = serve(&socket, &shared) {
+                log::debug!("metrics_listen: {error}");
+            }
+        });
+        if let Err(error) = served {
+            log::error!("metrics_listen: no thread for a request, so it is closed: {error}");
+        }
+    }
+}
+
+/// A request's place among those that are open; dropping it gives it back.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// What is answered.
+struct Answer {
+    status: &'static str,
+    kind: &'static str,
+    body: String,
+}
+
+impl Answer {
+    fn text(status: &'static str, body: &str) -> Answer {
+        Answer { status, kind: "text/plain; charset=utf-8", body: format!("{body}\n") }
+    }
+}
+
+/// What was asked for.
+struct Request {
+    is_head: bool,
+    path: String,
+}
+
+/// One request, one answer.
+fn serve(socket: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
+    let request = read_request(socket)?;
+    let answer = match &request {
+        Ok(request) => answer(&request.path, shared),
+        Err(refusal) => Answer::text(refusal.0, refusal.1),
+    };
+    let Answer { status, kind, body } = &answer;
+    let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
+    let length = body.len();
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nCache-Control: no-store\r\n{allow}Connection: close\r\n\r\n"
+    );
+    socket.set_write_timeout(Some(limits::HTTP_TIMEOUT))?;
+    let mut out = socket;
+    out.write_all(head.as_bytes())?;
+    if !request.is_ok_and(|request| request.is_head) {
+        out.write_all(body.as_bytes())?;
+    }
+    // What it has sent beyond its request would turn our close into a reset, and it would lose the answer.
+    socket.shutdown(Shutdown::Write)?;
+    let deadline = Instant::now() + limits::HTTP_TIMEOUT;
+    let mut sink = [0; 1024];
+    while matches!(read_within(socket, &mut sink, deadline), Ok(count) if count > 0) {}
+    Ok(())
+}
+
+/// The status and the words of a refusal.
+struct Refusal(&'static str, &'static str);
+
+fn read_request(socket: &TcpStream) -> io::Result<Result<Request, Refusal>> {
+    let deadline = Instant::now() + limits::HTTP_TIMEOUT;
+    let mut head = Vec::new();
+    loop {
+        if let Some(request) = parse(&head) {
+            return Ok(request);
+        }
+        let mut bytes = [0; 1024];
+        match read_within(socket, &mut bytes, deadline) {
+            Ok(0) if head.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(0) => return Ok(Err(Refusal("400 Bad Request", "the request is not complete"))),
+            Ok(count) => head.extend_from_slice(&bytes[..count]),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return Ok(Err(Refusal("408 Request Timeout", "the request took too long")));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Reads once, by the deadline.
+fn read_within(mut socket: &TcpStream, bytes: &mut [u8], deadline: Instant) -> io::Result<usize> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left < Duration::from_millis(1) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        socket.set_read_timeout(Some(left))?;
+        match socket.read(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
+/// `None`: more must be read.
+fn parse(head: &[u8]) -> Option<Result<Request, Refusal>> {
+    let mut headers = [httparse::EMPTY_HEADER; 64];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(&head[..head.len().min(limits::HTTP_HEAD_BYTES)]) {
+        Ok(httparse::Status::Partial) if head.len() < limits::HTTP_HEAD_BYTES => None,
+        Ok(httparse::Status::Partial) => Some(Err(Refusal("400 Bad Request", "the request's head is too long"))),
+        Err(_) => Some(Err(Refusal("400 Bad Request", "this is no HTTP request"))),
+        Ok(httparse::Status::Complete(_)) => {
+            let (method, path) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
+            let path = path.split('?').next().unwrap_or_default().to_owned();
+            Some(match method {
+                "GET" | "HEAD" => Ok(Request { is_head: method == "HEAD", path }),
+                _ => Err(Refusal("405 Method Not Allowed", "only GET and HEAD are answered here")),
+            })
+        }
+    }
+}
+
+fn answer(path: &str, shared: &Arc<Shared>) -> Answer {
+    match path {
+        "/metrics" => Answer { status: "200 OK", kind: metrics::CONTENT_TYPE, body: metrics::text(&shared.status()) },
+        "/health" => {
+            let (is_well, health) = metrics::health(&shared.vital_status(), shared.config().language);
+            let status = if is_well { "200 OK" } else { "503 Service Unavailable" };
+            Answer { status, kind: "application/json", body: format!("{health}\n") }
+        }
+        _ => Answer::text("404 Not Found", "there are /metrics and /health"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(head: &[u8]) -> Option<Result<(bool, String), &'static str>> {
+        Some(parse(head)?.map(|request| (request.is_head, request.path)).map_err(|refusal| refusal.0))
+    }
+
+    #[test]
+    fn a_request_is_read_to_its_end_and_no_farther() {
+        assert_eq!(parsed(b""), None);
+        assert_eq!(parsed(b"GET /metrics HTTP/1.1\r\nHost: x\r\n"), None);
+        assert_eq!(parsed(b"GET /metrics?x=1 HTTP/1.1\r\n\r\nrest"), Some(Ok((false, "/metrics".into()))));
+        assert_eq!(parsed(b"HEAD / HTTP/1.0\r\n\r\n"), Some(Ok((true, "/".into()))));
+        assert_eq!(parsed(b"POST / HTTP/1.1\r\n\r\n"), Some(Err("405 Method Not Allowed")));
+        assert_eq!(parsed(b"\x16\x03\x01 hello"), Some(Err("400 Bad Request")));
+        let long = [&b"GET / HTTP/1.1\r\nX: "[..], &vec![b'x'; limits::HTTP_HEAD_BYTES]].concat();
+        assert_eq!(parsed(&long), Some(Err("400 Bad Request")));
+    }
+}

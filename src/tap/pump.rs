@@ -1,0 +1,184 @@
+//! One direction of one connection: reads from one side, does what is to be done wrong, writes to the other.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use super::mischief::{Deed, Stop, Wrong};
+use super::{Report, Tap};
+use crate::capture::Direction;
+use crate::{limits, threads};
+
+/// How long packets that are to be joined wait for more.
+const JOIN_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// What is read at once, bytes.
+const READ_BYTES: usize = 64 << 10;
+
+/// What may be on its way when it is delayed: pieces. Then the sender has to wait, as on a long line.
+const DELAYED: usize = 1024;
+
+/// A connection's two halves.
+pub struct Pair {
+    id: u64,
+    client: TcpStream,
+    server: TcpStream,
+    is_silent: AtomicBool,
+    /// Somebody has ended it on purpose: what the ends say of it is no news.
+    is_over: AtomicBool,
+}
+
+impl Pair {
+    /// Of two connected sockets.
+    pub fn new(id: u64, client: TcpStream, server: TcpStream) -> Pair {
+        Pair { id, client, server, is_silent: AtomicBool::new(false), is_over: AtomicBool::new(false) }
+    }
+
+    /// Connecting to nobody is how Linux is asked for a reset at once; a close would send a FIN, and wait for whoever still reads.
+    fn reset(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        for socket in [&self.client, &self.server] {
+            // Gone already is as good.
+            let _ = rustix::net::connect_unspec(socket);
+        }
+    }
+
+    fn close(&self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let _ = self.client.shutdown(Shutdown::Both);
+        let _ = self.server.shutdown(Shutdown::Both);
+    }
+}
+
+/// What a direction's reader tells its writer.
+enum Step {
+    Bytes(Vec<u8>),
+    Fin,
+    Lost(ErrorKind),
+}
+
+/// Pumps until the direction ends.
+pub fn run(tap: &Tap, pair: &Pair, direction: Direction) {
+    let (from, to) = match direction {
+        Direction::ToServer => (&pair.client, &pair.server),
+        Direction::ToClient => (&pair.server, &pair.client),
+    };
+    let mut wrong = Wrong::new(&tap.mischief, direction);
+    let (out, steps) = sync_channel(DELAYED);
+    let reader = match from.try_clone() {
+        Ok(socket) => socket,
+        Err(error) => {
+            tap.watcher.say(Some(pair.id), &format!("no descriptor for it ({error}), so it is closed"));
+            return pair.close();
+        }
+    };
+    let name = format!("{} reads", pair.id);
+    let reads = threads::spawn(&name, limits::MAIL_STACK_BYTES, move || read(reader, &out));
+    if let Err(error) = reads {
+        tap.watcher.say(Some(pair.id), &format!("no thread for it ({error}), so it is closed"));
+        return pair.close();
+    }
+    let report = Report { connection: pair.id, direction };
+    pump(tap, pair, report, &mut wrong, &steps, to);
+}
+
+/// Reads until there is no more; what was read is told with its time.
+fn read(mut socket: TcpStream, out: &SyncSender<(Instant, Step)>) {
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let step = match socket.read(&mut buffer) {
+            Ok(0) => Step::Fin,
+            Ok(count) => Step::Bytes(buffer[..count].to_vec()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) => Step::Lost(error.kind()),
+        };
+        let is_last = !matches!(step, Step::Bytes(_));
+        if out.send((Instant::now(), step)).is_err() || is_last {
+            return;
+        }
+    }
+}
+
+fn pump(tap: &Tap, pair: &Pair, report: Report, wrong: &mut Wrong, steps: &Receiver<(Instant, Step)>, to: &TcpStream) {
+    loop {
+        let step = if wrong.holds() {
+            steps.recv_timeout(JOIN_TIMEOUT)
+        } else {
+            steps.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        };
+        let (deeds, end) = match step {
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => (wrong.let_go(), None),
+            Ok((at, step)) => {
+                std::thread::sleep((at + wrong.delay()).saturating_duration_since(Instant::now()));
+                match step {
+                    Step::Bytes(bytes) => {
+                        tap.watcher.read(report, bytes.len());
+                        (wrong.take(&bytes), None)
+                    }
+                    end => (wrong.let_go(), Some(end)),
+                }
+            }
+        };
+        if pair.is_silent.load(Ordering::Relaxed) {
+            return stay_silent(steps);
+        }
+        for deed in deeds {
+            match deed {
+                Deed::Flipped(flip) => {
+                    tap.watcher.tell(report, &format!("turned over bit {} of byte {}", flip.bit, flip.offset));
+                }
+                Deed::Pass(bytes) => {
+                    tap.watcher.passed(report, &bytes);
+                    if let Err(error) = write(to, &bytes) {
+                        tap.watcher.lost(report, &format!("takes no more ({})", error.kind()));
+                        return pair.close();
+                    }
+                }
+                Deed::Stop(Stop::Cut) => {
+                    tap.watcher.reset(report, "cut on purpose: reset towards both");
+                    return pair.reset();
+                }
+                Deed::Stop(Stop::Close) => {
+                    tap.watcher.fin(report, "closed on purpose, towards both");
+                    return pair.close();
+                }
+                Deed::Stop(Stop::Silence) => {
+                    tap.watcher
+                        .tell(report, "silent on purpose: nothing more passes, either way, and nothing is closed");
+                    pair.is_silent.store(true, Ordering::Relaxed);
+                    return stay_silent(steps);
+                }
+            }
+        }
+        match end {
+            None => {}
+            Some(_) if pair.is_over.load(Ordering::Relaxed) => return tap.watcher.ended(report),
+            Some(Step::Lost(kind)) => {
+                tap.watcher.reset(report, &format!("lost ({kind})"));
+                return pair.reset();
+            }
+            Some(_) => {
+                tap.watcher.fin(report, "closed");
+                // The other direction goes on: a half-closed connection is one.
+                let _ = to.shutdown(Shutdown::Write);
+                return;
+            }
+        }
+    }
+}
+
+/// What still comes is read and forgotten, so that it is not TCP that tells: a network that has gone silent takes everything.
+fn stay_silent(steps: &Receiver<(Instant, Step)>) {
+    while steps.recv().is_ok() {}
+    // And the sockets stay open.
+    loop {
+        std::thread::park();
+    }
+}
+
+fn write(mut to: &TcpStream, bytes: &[u8]) -> io::Result<()> {
+    to.write_all(bytes)
+}

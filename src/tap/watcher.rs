@@ -1,0 +1,208 @@
+//! What passes a tap, shown and written to a capture. One lock for both directions of all connections: lines come whole, and in the order of their bytes.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+use crate::capture::{ConnectionId, Direction, Resolution, Writer};
+use crate::cli::terminal::{Style as Paint, paint};
+use crate::decode::{About, Look, Seen, Stream, Style, clock, show};
+use crate::protocol::Cipher;
+
+/// Which direction of which connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Report {
+    /// The connection's number, from 1.
+    pub connection: u64,
+    /// The direction.
+    pub direction: Direction,
+}
+
+/// Safe from any thread. Whoever reports waits while the output takes a line: a tap whose reader stands still stands still.
+pub struct Watcher {
+    state: Mutex<State>, // lock: a leaf; held while the output is written to
+}
+
+struct State {
+    cipher: Arc<Cipher>,
+    max_packet_bytes: usize,
+    look: Look,
+    shows_reads: bool,
+    out: Box<dyn Write + Send>,
+    capture: Option<Writer<Box<dyn Write + Send>>>,
+    met: u64,
+    streams: HashMap<Report, (Stream, About)>,
+    captured: HashMap<u64, ConnectionId>,
+}
+
+impl Watcher {
+    /// Shows on `out`, and writes to `capture` what is not wrong.
+    ///
+    /// # Errors
+    /// The capture cannot be begun.
+    pub fn new(
+        cipher: Cipher,
+        max_packet_bytes: usize,
+        look: Look,
+        shows_reads: bool,
+        out: Box<dyn Write + Send>,
+        capture: Option<Box<dyn Write + Send>>,
+    ) -> std::io::Result<Watcher> {
+        let capture = capture
+            .map(|file| Writer::new(file, Resolution::Microseconds).map(|writer| writer.segment_bytes(usize::MAX)));
+        let state = State {
+            cipher: Arc::new(cipher),
+            max_packet_bytes,
+            look,
+            shows_reads,
+            out,
+            capture: capture.transpose()?,
+            met: 0,
+            streams: HashMap::new(),
+            captured: HashMap::new(),
+        };
+        Ok(Watcher { state: Mutex::new(state) })
+    }
+
+    /// A connection is there; gives its number.
+    pub fn opened(&self, client: SocketAddr, server: SocketAddr) -> u64 {
+        let mut state = self.state.lock();
+        state.met += 1;
+        let id = state.met;
+        for direction in [Direction::ToServer, Direction::ToClient] {
+            let stream = Stream::new(state.cipher.clone(), state.max_packet_bytes).of_segments();
+            let about = About { connection: Some(id), direction: Some(direction), time: None };
+            state.streams.insert(Report { connection: id, direction }, (stream, about));
+        }
+        let opened = state.capture.as_mut().map(|capture| capture.open(client, server, SystemTime::now()));
+        match opened {
+            Some(Ok(connection)) => drop(state.captured.insert(id, connection)),
+            Some(Err(error)) => state.give_up_capture(&error),
+            None => {}
+        }
+        state.say(Some(id), &format!("{client} has connected, passed on to {server}"));
+        id
+    }
+
+    /// A line of the tap's own.
+    pub fn say(&self, connection: Option<u64>, words: &str) {
+        self.state.lock().say(connection, words);
+    }
+
+    /// The same, about a direction.
+    pub fn tell(&self, report: Report, words: &str) {
+        self.state.lock().tell(report, words);
+    }
+
+    /// So many bytes came in one read.
+    pub fn read(&self, report: Report, bytes: usize) {
+        let mut state = self.state.lock();
+        if state.shows_reads {
+            state.tell(report, &format!("read {bytes} bytes"));
+        }
+    }
+
+    /// These bytes go out in one write.
+    pub fn passed(&self, report: Report, bytes: &[u8]) {
+        let mut state = self.state.lock();
+        if state.shows_reads {
+            state.tell(report, &format!("write {} bytes", bytes.len()));
+        }
+        state.record(report, |capture, id| capture.data(id, report.direction, bytes, SystemTime::now()));
+        state.decode(report, |stream, see| stream.push(bytes, see));
+    }
+
+    /// One side has closed its half.
+    pub fn fin(&self, report: Report, words: &str) {
+        let mut state = self.state.lock();
+        state.finish(report, words);
+        state.record(report, |capture, id| capture.fin(id, report.direction, SystemTime::now()));
+    }
+
+    /// The connection is reset.
+    pub fn reset(&self, report: Report, words: &str) {
+        let mut state = self.state.lock();
+        state.finish(report, words);
+        state.record(report, |capture, id| capture.reset(id, report.direction, SystemTime::now()));
+    }
+
+    /// The other side takes no more.
+    pub fn lost(&self, report: Report, words: &str) {
+        self.state.lock().finish(report, words);
+    }
+
+    /// It ends with the other direction, which has said why.
+    pub fn ended(&self, report: Report) {
+        self.state.lock().end(report);
+    }
+}
+
+impl State {
+    fn say(&mut self, connection: Option<u64>, words: &str) {
+        let connection = connection.map_or(String::new(), |id| format!("#{id}  "));
+        self.line(&format!("{connection}{words}"));
+    }
+
+    fn tell(&mut self, report: Report, words: &str) {
+        let who = match report.direction {
+            Direction::ToServer => "client → server",
+            Direction::ToClient => "server → client",
+        };
+        self.line(&format!("#{}  {who}  {words}", report.connection));
+    }
+
+    /// A line that is no packet; JSON has none of these.
+    fn line(&mut self, words: &str) {
+        if self.look.style != Style::Json {
+            let line = format!("{}  {words}", clock(SystemTime::now()));
+            self.write(&format!("{}\n", paint(&line, Paint::Dim, self.look.colours)));
+        }
+    }
+
+    fn write(&mut self, text: &str) {
+        // Nobody looks any more, as behind `head`: the connections need not end for it, and the capture goes on.
+        let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+    }
+
+    fn decode(&mut self, report: Report, feed: impl FnOnce(&mut Stream, &mut dyn FnMut(Seen<'_>))) {
+        let Some((mut stream, mut about)) = self.streams.remove(&report) else { return };
+        about.time = Some(SystemTime::now());
+        let mut text = String::new();
+        feed(&mut stream, &mut |seen| text += &show(&seen, &about, self.look));
+        self.streams.insert(report, (stream, about));
+        self.write(&text);
+    }
+
+    /// No more comes of the direction.
+    fn finish(&mut self, report: Report, words: &str) {
+        self.end(report);
+        self.tell(report, words);
+    }
+
+    fn end(&mut self, report: Report) {
+        self.decode(report, |stream, see| stream.end(see));
+        self.streams.remove(&report);
+    }
+
+    fn record(
+        &mut self,
+        report: Report,
+        write: impl FnOnce(&mut Writer<Box<dyn Write + Send>>, ConnectionId) -> std::io::Result<()>,
+    ) {
+        let connection = self.captured.get(&report.connection).copied();
+        if let (Some(capture), Some(connection)) = (self.capture.as_mut(), connection)
+            && let Err(error) = write(capture, connection)
+        {
+            self.give_up_capture(&error);
+        }
+    }
+
+    fn give_up_capture(&mut self, error: &std::io::Error) {
+        self.capture = None;
+        self.say(None, &format!("the capture cannot be written ({error}), so it ends here"));
+    }
+}
