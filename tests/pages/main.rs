@@ -99,9 +99,10 @@ fn translation_matches(path: &Path) -> Result<(), Failed> {
     }
 }
 
-/// The names of blocks and programs that were left out go to standard error.
-fn skipped(page: &Path, line: usize, why: &str) {
-    eprintln!("skipped: {}:{line}: {why}", page.strip_prefix(root()).unwrap().display());
+/// What was left out is told on standard error. How the program was built is a choice; whatever else is wanting counts as skipped.
+fn left_out(page: &Path, line: usize, missing: &str) {
+    let how = if missing == "variables" { "left out" } else { "skipped" };
+    eprintln!("{how}: {}:{line}: no {missing}", page.strip_prefix(root()).unwrap().display());
 }
 
 fn run(path: &Path) -> Result<(), Failed> {
@@ -109,7 +110,7 @@ fn run(path: &Path) -> Result<(), Failed> {
     let world = match World::new(root()) {
         Ok(world) => world,
         Err(why) => {
-            skipped(path, 1, &why);
+            left_out(path, 1, &why);
             return Ok(());
         }
     };
@@ -124,7 +125,7 @@ fn run_blocks(page: &mut Page, world: &World) -> Result<(), Failed> {
     let (path, mut terminals) = (page.path.clone(), BTreeMap::new());
     for block in &mut page.blocks {
         if let Some(program) = block.needs.iter().find(|program| !world.has(program)) {
-            skipped(&path, block.line, &format!("no {program}"));
+            left_out(&path, block.line, program);
             continue;
         }
         let terminal = terminals.entry(block.terminal.clone()).or_insert_with(|| {
@@ -151,7 +152,7 @@ fn run_block(block: &mut Block, terminal: &mut Terminal) -> Result<(), String> {
         }
         let is_key = matches!(step.input, Input::Key(_));
         match end {
-            Event::End(code) if code == terminal.exit_code || is_key && code == 130 => {}
+            Event::End(code) if code == terminal.exit_code || is_key && code > 128 => {}
             Event::End(code) => {
                 let printed = printed.join("\n");
                 let declare = "a command that is meant to fail says so in a comment: # exit code N";

@@ -11,9 +11,10 @@
 //! ```
 //!
 //! Words behind `console`: `terminal=NAME`; `running`: the last command does not end by itself, the page goes on as soon as the lines have
-//! come; `exact`: digits are compared, too; `needs=gdb,strace`: without these programs the block is left out, and that is reported.
+//! come; `exact`: digits are compared, too; `needs=gdb,strace`: without these programs the block is left out, and that is
+//! reported (`variables`: a chatserver with variables in its debug information).
 //!
-//! A block that does not begin with a command goes on with what its terminal's running command prints. A line `^C` or `^D` presses that
+//! A block that does not begin with a command goes on with what its terminal's running command prints. A line `^C`, `^D` or `^Z` presses that
 //! key; above it stands what has been printed until then, and below it what comes after it, up to the command's end.
 
 use std::fs;
@@ -188,6 +189,7 @@ fn key(line: &str) -> Option<u8> {
     match line {
         "^C" => Some(3),
         "^D" => Some(4),
+        "^Z" => Some(26),
         _ => None,
     }
 }

@@ -57,22 +57,25 @@ impl World {
         command.args(rights).args(["--net", "--pid", "--fork", "--kill-child", "--mount", "--mount-proc"]);
         command.args(["bash", "-c", "ip link set lo up && echo ready && read -r _"]).env("PATH", &path);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut first = command.spawn().map_err(|error| format!("unshare: {error}"))?;
+        let mut first = command.spawn().map_err(|error| format!("unshare ({error})"))?;
         let mut said = String::new();
         BufReader::new(first.stdout.take().unwrap()).read_line(&mut said).unwrap();
         if said != "ready\n" {
             first.stderr.take().unwrap().read_to_string(&mut said).unwrap();
             first.wait().unwrap();
-            return Err(format!("no network and processes of its own: {}", said.trim()));
+            return Err(format!("network and processes of its own: {}", said.trim()));
         }
         let alive = first.stdin.take().unwrap();
         Ok(World { first, _alive: alive, rights, dir, path })
     }
 
-    /// Whether the page's bash finds this program; `cryptography` is a package of its python3.
+    /// Whether the page's bash finds this program; `cryptography` is a package of its python3, `variables` are in a program's debug information.
     pub fn has(&self, program: &str) -> bool {
         let question = match program {
             "cryptography" => "python3 -c 'import cryptography'".to_owned(),
+            "variables" => {
+                "gdb -batch -ex 'whatis chatserver::delivery::outbox::Outbox' $(command -v chatserver)".to_owned()
+            }
             program => format!("command -v {program}"),
         };
         let mut command = Command::new("bash");
