@@ -85,6 +85,8 @@ enum Known {
 /// Reads a capture.
 pub struct CaptureFile<R> {
     input: R,
+    /// What is read into.
+    space: Vec<u8>,
     buffer: Vec<u8>,
     /// How much of the buffer is used up: everything before the next record.
     used: usize,
@@ -96,7 +98,7 @@ pub struct CaptureFile<R> {
 impl<R: Read> CaptureFile<R> {
     /// Reads nothing yet.
     pub fn new(input: R) -> CaptureFile<R> {
-        CaptureFile { input, buffer: Vec::new(), used: 0, offset: 0, known: Known::Nothing }
+        CaptureFile { input, space: vec![0; READ_BYTES], buffer: Vec::new(), used: 0, offset: 0, known: Known::Nothing }
     }
 
     /// The next frame; `None` = a clean end. Waits for the input when it is a pipe.
@@ -194,12 +196,9 @@ impl<R: Read> CaptureFile<R> {
                 self.used = 0;
             }
             let filled = self.buffer.len();
-            self.buffer.resize(filled + READ_BYTES, 0);
-            let read = self.input.read(&mut self.buffer[filled..]);
-            self.buffer.truncate(filled + read.as_ref().map_or(0, |&read| read));
-            match read {
+            match self.input.read(&mut self.space) {
                 Ok(0) => return Ok(false),
-                Ok(_) => {}
+                Ok(count) => self.buffer.extend_from_slice(&self.space[..count]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(ReadError::Input { offset: self.offset + filled as u64, error }),
             }

@@ -189,10 +189,15 @@ fn layer(out: &mut String, packet: &Explained<'_>, layer: Layer, offset: u64, co
     for part in packet.parts.iter().filter(|part| part.layer == layer) {
         for (index, line) in bytes[part.range.clone()].chunks(16).enumerate() {
             let at = offset + (part.range.start + 16 * index) as u64;
-            let hex = line.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
-            let meaning = if index == 0 { escape(&part.meaning) } else { "".into() };
-            let line = format!("{hex:47}  {meaning}");
-            let _ = writeln!(out, "  {}  {}", paint(&format!("{at:08x}"), Paint::Dim, colours), line.trim_end());
+            let _ = write!(out, "  {} ", paint(&format!("{at:08x}"), Paint::Dim, colours));
+            for byte in line {
+                let _ = write!(out, " {byte:02x}");
+            }
+            if index == 0 {
+                let columns = 3 * (16 - line.len());
+                let _ = write!(out, "{:columns$}  {}", "", escape(&part.meaning));
+            }
+            out.push('\n');
         }
     }
 }

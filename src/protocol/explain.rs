@@ -513,15 +513,15 @@ impl Walk<'_, '_> {
             let start = self.at;
             let (number, wire_type) = self.key()?;
             match wire_type {
-                WireType::Varint => drop(self.varint()?),
-                WireType::LengthDelimited => drop(self.range()?),
-                WireType::SixtyFourBit => drop(self.bytes(8)?),
-                WireType::ThirtyTwoBit => drop(self.bytes(4)?),
+                WireType::Varint => _ = self.varint()?,
+                WireType::LengthDelimited => _ = self.range()?,
+                WireType::SixtyFourBit => _ = self.bytes(8)?,
+                WireType::ThirtyTwoBit => _ = self.bytes(4)?,
                 WireType::StartGroup if open.len() == MAX_GROUP_DEPTH => {
                     return self.stop(start, "too many groups within each other");
                 }
                 WireType::StartGroup => open.push(number),
-                WireType::EndGroup if number == innermost => drop(open.pop()),
+                WireType::EndGroup if number == innermost => _ = open.pop(),
                 WireType::EndGroup => return self.stop(start, "the end of another group"),
             }
         }

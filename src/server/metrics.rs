@@ -176,7 +176,7 @@ mod tests {
             backlog: Some(BacklogStatus { messages: 7, bytes: 70, oldest_at: Some(1000) }),
             connections: ConnectionStatus { draining: true, ..Default::default() },
             database: DatabaseStatus { last_save_us: 1500, ..Default::default() },
-            machine: Machine { cpu_us: 2_500_000, load: Some([0.5, 1.0, 2.0]), ..Machine::read(Some(1000)) },
+            machine: Machine { cpu_us: Some(2_500_000), load: Some([0.5, 1.0, 2.0]), ..Machine::read(Some(1000)) },
             counts: Counts { logins: 3, ..Default::default() },
             ..Default::default()
         }

@@ -47,6 +47,7 @@ mod smtp;
 mod faults_2014;
 mod recorded;
 #[cfg(feature = "tools")]
+mod tap;
 mod wireshark;
 
 mod hardening;

@@ -3,6 +3,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
+use crate::control::Ctl;
 use crate::harness::*;
 
 /// A service manager: the socket that NOTIFY_SOCKET names.
@@ -49,6 +50,18 @@ fn the_manager_is_told_when_it_listens_and_when_it_stops() {
     server.login("ann").roundtrip().unwrap();
     assert_eq!(server.sigterm().code(), Some(0));
     assert_eq!(manager.told(), "STOPPING=1\n");
+}
+
+#[test]
+fn the_manager_is_told_that_it_drains() {
+    let manager = Manager::new();
+    let server = manager.start();
+    assert_eq!(manager.told(), "READY=1\n");
+    let mut ctl = Ctl::of(&server);
+    ctl.ask("drain");
+    assert_eq!(manager.told(), "STATUS=draining: no more connections are accepted\n");
+    ctl.ask("drain off");
+    assert_eq!(manager.told(), "STATUS=serving\n");
 }
 
 #[test]
