@@ -96,7 +96,7 @@ fn normalised(line: &str) -> String {
     NUMBERS.iter().fold(words.join(" "), |line, (pattern, with)| pattern.replace_all(&line, *with).into_owned())
 }
 
-/// The head and the tail that the page shows of a long output, `…` between them, with new lines in them. A line that matches stays as it is.
+/// The head and the tail that the page shows of a long output, `…` between them, with new lines in them. A line with `…` in it that matches stays as it is.
 pub fn renewed(shown: &[String], printed: &[String], is_exact: bool) -> Vec<String> {
     let is_wild = |line: &String| line.trim() == ANYTHING;
     let (head, tail) = match (shown.iter().position(is_wild), shown.iter().rposition(is_wild)) {
@@ -104,7 +104,9 @@ pub fn renewed(shown: &[String], printed: &[String], is_exact: bool) -> Vec<Stri
         _ => (printed.len(), 0),
     };
     let kept = |shown: Option<&String>, printed: &String| match shown {
-        Some(shown) if !is_wild(shown) && line_matches(shown, printed, is_exact) => shown.clone(),
+        Some(shown) if shown.contains(ANYTHING) && !is_wild(shown) && line_matches(shown, printed, is_exact) => {
+            shown.clone()
+        }
         _ => printed.trim_end().to_owned(),
     };
     let mut lines: Vec<String> =

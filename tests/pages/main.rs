@@ -2,7 +2,7 @@
 //!
 //! `cargo test --test pages` runs every page below `docs/` that has blocks ```console (page.rs says what can stand in them);
 //! `cargo test --test pages -- by-hand` those whose names contain this. `UPDATE_DOCS=1` writes what the commands really print into the
-//! pages, where it is not equal to what they show. A page `X.zh-CN.md` is a translation: it must have the same blocks as `X.md`, byte for
+//! pages, where it is not equal to what they show (`UPDATE_DOCS=all`: also where it is). A page `X.zh-CN.md` is a translation: it must have the same blocks as `X.md`, byte for
 //! byte, and is not run itself. `PAGES_BIN=DIR` takes the program from there, for example a release build.
 //!
 //! Each page has a network (so port 8989 is free), processes and a directory of its own; at its end they are all gone.
@@ -44,7 +44,7 @@ fn is_updating() -> bool {
 }
 
 fn main() -> ExitCode {
-    let mut trials = compare::trials();
+    let mut trials: Vec<Trial> = compare::trials().into_iter().chain(page::trials()).collect();
     let mut documents = Vec::new();
     find_documents(&root().join("docs"), &mut documents);
     for path in documents {
@@ -145,7 +145,7 @@ fn run_block(block: &mut Block, terminal: &mut Terminal) -> Result<(), String> {
         begin(step, terminal).map_err(|why| format!("{}: {why}", step.line))?;
         let (printed, end) = if goes_on { read_on(step, block.is_exact, terminal) } else { read_to_end(terminal) };
         let is_shown = compare::matches(&step.shown, &printed, block.is_exact);
-        if !is_shown && is_updating() {
+        if is_updating() && (!is_shown || is_renewing(step, goes_on)) {
             step.shown = compare::renewed(&step.shown, &printed, block.is_exact);
         } else if !is_shown {
             return Err(difference(step, &printed, block.is_exact));
@@ -163,6 +163,12 @@ fn run_block(block: &mut Block, terminal: &mut Terminal) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Whether what is shown is written anew although it matches: not where lines were chosen by hand.
+fn is_renewing(step: &Step, goes_on: bool) -> bool {
+    let chosen = step.shown.iter().filter(|line| line.trim() == compare::ANYTHING).count() > 1;
+    std::env::var("UPDATE_DOCS").is_ok_and(|value| value == "all") && !goes_on && !chosen
 }
 
 fn begin(step: &Step, terminal: &mut Terminal) -> Result<(), String> {

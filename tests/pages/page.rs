@@ -22,6 +22,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use libtest_mimic::Trial;
 use regex::Regex;
 
 /// A document and its blocks.
@@ -153,6 +154,9 @@ impl Block {
             }
         }
         block.steps = steps(lines, line + 1);
+        if block.steps.is_empty() {
+            block.steps.push(Step { input: Input::Nothing, shown: Vec::new(), line, typed: Vec::new() });
+        }
         Some(block)
     }
 }
@@ -209,4 +213,35 @@ impl Step {
             *exit_code = DECLARED.captures(text).map_or(0, |found| found[1].parse().unwrap());
         }
     }
+}
+
+/// The tests of this file.
+pub fn trials() -> Vec<Trial> {
+    vec![Trial::test("page: a block", || {
+        let text = "ready\n$ one \\\ntwo\nout\n> not typed\n$ cat <<E  # exit code 7\n> in\nout\n\n^C\nend";
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let block = Block::parse("console terminal=b needs=gdb,ss running", &lines, 10).unwrap();
+        assert!(block.terminal == "b" && block.is_running && !block.is_exact && block.needs == ["gdb", "ss"]);
+        let seen: Vec<(String, usize, Vec<&str>)> = block
+            .steps
+            .iter()
+            .map(|step| {
+                let input = match &step.input {
+                    Input::Command { text, exit_code } => format!("{text} = {exit_code}"),
+                    Input::Key(key) => format!("key {key}"),
+                    Input::Nothing => String::new(),
+                };
+                (input, step.line, step.shown.iter().map(String::as_str).collect())
+            })
+            .collect();
+        let expected = [
+            (String::new(), 11, vec!["ready"]),
+            ("one \\\ntwo = 0".into(), 12, vec!["out", "> not typed"]),
+            ("cat <<E  # exit code 7\nin = 7".into(), 16, vec!["out", ""]),
+            ("key 3".into(), 20, vec!["end"]),
+        ];
+        assert_eq!(seen, expected);
+        assert!(Block::parse("text", &lines, 1).is_none());
+        Ok(())
+    })]
 }

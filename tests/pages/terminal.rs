@@ -108,6 +108,11 @@ impl World {
             // Printed where a person sees the prompt.
             ("PROMPT_COMMAND", r#"printf '\036%d\036' "$?""#),
         ]);
+        // A toolchain is found where it is, also with another home.
+        let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_default());
+        for (name, default) in [("RUSTUP_HOME", ".rustup"), ("CARGO_HOME", ".cargo")] {
+            command.env(name, std::env::var_os(name).unwrap_or_else(|| home.join(default).into()));
+        }
         command.env("HOME", self.dir.path().join("home"));
         // Where there is no HOME of the user's, these say where rustc and python3 really are.
         let tools = ["CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "PYENV_ROOT"];
