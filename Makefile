@@ -13,7 +13,9 @@ CONFDIR   = $(DESTDIR)$(SYSCONFDIR)/chatserver
 SHAREDIR  = $(DESTDIR)$(PREFIX)/share
 DOCDIR    = $(SHAREDIR)/doc/chatserver
 ZSHDIR    = $(PREFIX)/share/zsh/site-functions
-DOCUMENTS = $(wildcard README.md README.zh-CN.md BENCHMARKS.md PROTOCOL.md ARCHITECTURE.md SECURITY.md CHANGELOG.md LICENSE data/chatserver.toml docs/*.md docs/*.png)
+DOCUMENTS = README.md README.zh-CN.md BENCHMARKS.md PROTOCOL.md ARCHITECTURE.md SECURITY.md CHANGELOG.md LICENSE data/chatserver.toml
+# In directories of their own, so that the links between them hold.
+PAGES     = $(wildcard docs/*.* docs/lessons/*.md contrib/*/* proto/*.proto examples/*.py)
 
 UNIT       = $(DESTDIR)$(PREFIX)/lib/systemd/system/chatserver.service
 SYSUSERS   = $(DESTDIR)$(PREFIX)/lib/sysusers.d/chatserver.conf
@@ -89,6 +91,7 @@ install: $(BINARY)
 	install -d "$(CONFDIR)" "$(DOCDIR)" $(foreach file,$(MANPAGE) $(BASH_WORDS) $(ZSH_WORDS) $(FISH_WORDS),"$(dir $(file))")
 	install -D -m 755 $(BINARY) "$(BINDIR)/chatserver"
 	install -m 644 $(DOCUMENTS) "$(DOCDIR)"
+	for page in $(PAGES); do install -D -m 644 $$page "$(DOCDIR)/$$page" || exit 1; done
 	install -D -m 644 data/chatserver.service "$(UNIT)"
 	sed -i 's|/usr/bin/|$(PREFIX)/bin/|; s|/etc/chatserver/|$(SYSCONFDIR)/chatserver/|' "$(UNIT)"
 	install -D -m 644 data/chatserver.sysusers "$(SYSUSERS)"

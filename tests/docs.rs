@@ -112,6 +112,21 @@ fn the_readme_lists_the_settings() {
 }
 
 #[test]
+fn the_readme_shows_a_packet_as_decode_does() {
+    use chatserver::decode::{Look, Options, decode};
+    let cipher = Cipher::new(PUBLISHED_KEY).unwrap().into();
+    let options = Options { cipher, max_packet_bytes: 65_536, format: None, port: None, look: Look::default() };
+    let mut shown = Vec::new();
+    let stream = fs::File::open(root().join("tests/data/all-types-python.client-to-server.bin")).unwrap();
+    decode(stream, &options, &mut shown).unwrap();
+    let shown = String::from_utf8(shown).unwrap();
+    let first = shown.split("\n\n").next().unwrap();
+    for readme in ["README.md", CHINESE] {
+        assert_current(readme, "packet", &format!("```text\n{first}\n```"));
+    }
+}
+
+#[test]
 fn the_session_is_the_recorded_one() {
     let recorded = |direction| fs::read(root().join(format!("tests/data/all-types-python.{direction}.bin"))).unwrap();
     let (client, server) = (recorded("client-to-server"), recorded("server-to-client"));
