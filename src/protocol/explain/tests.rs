@@ -23,7 +23,7 @@ fn messages() -> Vec<Message<'static>> {
     let granted = Granted { level: 2, read_timeout_secs: 120, max_packet_bytes: 65_536, last_msg_id: 300 };
     let text = Some("已满");
     vec![
-        Message::ClientLogin { name: "小明", version: 3.14, time: 1_400_000_000, level: Some(2), last_seq: Some(7) },
+        Message::ClientLogin { name: "小明", version: 2.5, time: 1_400_000_000, level: Some(2), last_seq: Some(7) },
         Message::ServerAcceptLogin(LoginAnswer { login: true, tips: "hello", time: -1, granted: Some(granted) }),
         Message::ClientLogout { logout: true, time: 1 },
         Message::ClientPing { ping: true, time: 1 },
@@ -68,7 +68,7 @@ fn assert_tiled(it: &Explained<'_>) {
 #[test]
 fn every_byte_of_a_login_is_explained() {
     let bytes =
-        packet(Message::ClientLogin { name: "Ann", version: 3.14, time: 1_400_000_000, level: None, last_seq: None });
+        packet(Message::ClientLogin { name: "Ann", version: 2.5, time: 1_400_000_000, level: None, last_seq: None });
     let it = explain(&bytes, &cipher(), MAX);
     assert_tiled(&it);
     assert_eq!((it.kind, it.name(), it.is_from_client(), &it.fault), (Some(1), "PK_ClientLogin", Some(true), &None));
@@ -84,13 +84,13 @@ fn every_byte_of_a_login_is_explained() {
             "03 length of the text: 3 bytes",
             "416e6e \"Ann\"",
             "15 field 2, version: wire type 5, 4 bytes follow (2 << 3 | 5)",
-            "c3f54840 3.14: IEEE 754 single precision, lowest byte first",
+            "00002040 2.5: IEEE 754 single precision, lowest byte first",
             "18 field 3, timestamp: wire type 0, a varint follows (3 << 3 | 0)",
             "809cc99b05 1400000000: 5 bytes, 7 bits of each, lowest first, 2014-05-13 16:53:20 UTC",
             "10101010101010101010101010101010 padding: 16 × 10",
         ]
     );
-    assert_eq!(it.summary(), "uuid=\"Ann\" version=3.14 timestamp=1400000000");
+    assert_eq!(it.summary(), "uuid=\"Ann\" version=2.5 timestamp=1400000000");
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn each_message_says_what_was_put_into_it() {
     assert_eq!(
         said,
         [
-            r#"{"last_seq":7,"level":2,"timestamp":1400000000,"uuid":"小明","version":3.14}"#,
+            r#"{"last_seq":7,"level":2,"timestamp":1400000000,"uuid":"小明","version":2.5}"#,
             r#"{"last_msg_id":300,"level":2,"login":true,"max_packet_bytes":65536,"read_timeout_secs":120,"timestamp":-1,"tips_msg":"hello"}"#,
             r#"{"logout":true,"timestamp":1}"#,
             r#"{"ping":true,"timestamp":1}"#,
