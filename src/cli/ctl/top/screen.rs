@@ -145,7 +145,7 @@ mod tests {
             assert!(all.contains(words), "{words} is missing:\n{all}");
         }
         assert!(screen[6].starts_with("Ann") && screen[6].contains(" 127.0.0.1:40000 "), "{all}");
-        assert!(screen[6].ends_with("0     0B     15      0   1.0s"), "{all}");
+        assert!(screen[6].ends_with("0      0B     15      0   1.0s"), "{all}");
         // Wide characters take two cells.
         assert!(screen[7].starts_with('小') && screen[7].contains("disk+writer"), "{all}");
     }
