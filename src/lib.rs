@@ -88,4 +88,5 @@ pub mod storage;
 pub mod sync;
 #[cfg(feature = "tools")]
 pub mod tap;
+pub mod terminal;
 pub mod threads;

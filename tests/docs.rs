@@ -112,6 +112,7 @@ fn the_readme_lists_the_settings() {
 }
 
 #[test]
+#[cfg(feature = "tools")]
 fn the_readme_shows_a_packet_as_decode_does() {
     use chatserver::decode::{Look, Options, decode};
     let cipher = Cipher::new(PUBLISHED_KEY).unwrap().into();

@@ -13,9 +13,9 @@ use self::input::{Input, Line};
 use self::link::{Left, Link, Sent};
 use self::screen::Screen;
 use super::connection::{ConnectionArgs, exit, fail, recipient_name};
-use super::terminal::{escape, print_note};
 use crate::client::SessionState;
 use crate::language::{Language, say};
+use crate::terminal::{escape, print_note};
 
 /// What `/help` shows, and in English part of `--help`.
 const COMMANDS: &str = "  /to NAME   write to NAME from now on (/to alone: to whom?)

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use super::terminal::{escape, print_note};
 use crate::client::{Client, ClientError, Connect, Level, Notice, SessionState};
 use crate::config::Key;
 use crate::language::{Language, say};
 use crate::protocol::{NameError, NoticeCode, UserName};
+use crate::terminal::{escape, print_note};
 
 /// Where the key is when no file is named. Not an option with a default of clap's: `--help` would show its value.
 const KEY_VARIABLE: &str = "CHATSERVER_KEY";

@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::connection::{exit, fail, read_key};
-use super::terminal::{colours_wanted, print_note};
 use crate::config::parse_bytes;
 use crate::decode::{DecodeError, Format, Look, Options, Style, decode};
 use crate::protocol::Cipher;
+use crate::terminal::{colours_wanted, print_note};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -8,10 +8,10 @@ use rustix::fs::FileType;
 use serde::Serialize;
 
 use super::progress::{Progress, Unit};
-use super::terminal::{escape, utc};
 use super::{DataArg, fail};
 use crate::protocol::UserName;
 use crate::storage::{Export, StorageError, Waiting};
+use crate::terminal::{escape, utc};
 
 /// Print the messages that wait
 ///

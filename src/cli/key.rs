@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::terminal::print_note;
 use super::{fail, print};
+use crate::terminal::print_note;
 
 /// Make a pre-shared key
 #[derive(Debug, clap::Args)]

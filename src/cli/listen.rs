@@ -11,11 +11,11 @@ use serde::Serialize;
 
 use super::connection::{ConnectionArgs, Reconnect, exit, exit_code, fail, login_failure, notice_words};
 use super::heartbeat::Heartbeat;
-use super::terminal::{escape, print_note, utc};
 use crate::client::{Client, ClientError, Connect, Event, Incoming, Level, SessionState, StateError};
 use crate::config::parse_duration;
 use crate::language::{Language, say};
 use crate::protocol::NoticeCode;
+use crate::terminal::{escape, print_note, utc};
 
 /// How often the wait for a message looks whether Ctrl-C was pressed.
 const INTERRUPT_CHECK: Duration = Duration::from_millis(200);

@@ -33,7 +33,6 @@ pub mod signals;
 mod table;
 #[cfg(feature = "tools")]
 pub mod tap;
-pub mod terminal;
 pub mod users;
 
 use std::io::Write;

@@ -8,10 +8,10 @@ use rustix::fs::Mode;
 use super::connection::exit;
 use super::progress::{Progress, Unit};
 use super::serve::{create_directory, lock_directory};
-use super::terminal::utc;
 use super::{DataArg, fail, print};
 use crate::clock::{Clock, SystemClock};
 use crate::storage::{self, Copied, StorageError};
+use crate::terminal::utc;
 
 const EXIT_CODES: &str = "Exit codes:
   0  restored

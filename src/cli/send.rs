@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use super::connection::{ConnectionArgs, exit, exit_code, fail, recipient_name};
 use super::listen;
-use super::terminal::input_failure;
 use crate::client::{Client, ClientError};
 use crate::config::parse_duration;
 use crate::language::{Language, say};
+use crate::terminal::input_failure;
 
 /// Lines read ahead of the network, and most that are written at once.
 const BATCH_LINES: usize = 256;

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{ConnectionArgs, exit, fail};
-use super::terminal::colours_wanted;
-use super::{print, terminal::print_note};
+use super::print;
 use crate::capture::Direction;
 use crate::config::{parse_bytes, parse_duration};
 use crate::decode::{Look, Style};
 use crate::protocol::Cipher;
 use crate::tap::{Flip, Mischief, Stop, Tap, Watcher};
+use crate::terminal::colours_wanted;
+use crate::terminal::print_note;
 
 const EXAMPLES: &str = "\
 Examples:

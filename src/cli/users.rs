@@ -3,11 +3,11 @@
 use std::process::ExitCode;
 
 use super::table::aligned;
-use super::terminal::utc;
 use super::{DataArg, fail, print};
 use crate::language::{Language, say};
 use crate::logging::one_line;
 use crate::storage::{self, UserLine};
+use crate::terminal::utc;
 use serde::Serialize;
 
 /// List the users: registered, last seen, and what waits for each

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::Seen;
 use crate::capture::{Direction, Piece};
-use crate::cli::terminal::{Style as Paint, escape, paint};
 use crate::protocol::{Explained, Layer};
+use crate::terminal::{Style as Paint, escape, paint};
 
 /// How much is shown of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -288,7 +288,7 @@ impl Explained<'_> {
                 Err(last) => self.fault(
                     Layer::Plain,
                     end - 1,
-                    format!("no padding: the last byte is {last:02x}, and so many bytes of that value should end the plaintext, 01 to 10; most often the key is another one"),
+                    format!("no padding: the last byte is {last:02x}, and so many bytes of that value should end it, 01 to 10 in hexadecimal; most often the key is another one"),
                 ),
             }
         }

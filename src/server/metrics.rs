@@ -220,7 +220,10 @@ mod tests {
     #[test]
     fn what_is_not_known_is_not_there() {
         let text = text(&Status::default());
-        assert!(!text.contains("chatserver_backlog") && !text.contains("null") && text.contains("users_present 0\n"), "{text}");
+        assert!(
+            !text.contains("chatserver_backlog") && !text.contains("null") && text.contains("users_present 0\n"),
+            "{text}"
+        );
     }
 
     #[test]

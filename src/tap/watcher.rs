@@ -9,9 +9,9 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 use crate::capture::{ConnectionId, Direction, Resolution, Writer};
-use crate::cli::terminal::{Style as Paint, paint};
 use crate::decode::{About, Look, Seen, Stream, Style, clock, show};
 use crate::protocol::Cipher;
+use crate::terminal::{Style as Paint, paint};
 
 /// Which direction of which connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -3,9 +3,9 @@
 use std::io::{self, BufRead};
 use std::sync::mpsc::{self, Receiver};
 
-use super::super::terminal::{colours_wanted, input_failure, print_note};
 use super::screen::Screen;
 use crate::language::Language;
+use crate::terminal::{colours_wanted, input_failure, print_note};
 
 /// A source of lines.
 pub(super) enum Input {
@@ -80,8 +80,8 @@ mod editor {
 
     use rustyline::{ColorMode, Config, DefaultEditor};
 
-    use super::super::super::terminal::{Style, paint};
     use super::{Language, Line, Screen};
+    use crate::terminal::{Style, paint};
 
     /// Lines kept in the history.
     const HISTORY_LINES: usize = 1000;

@@ -12,13 +12,13 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::super::connection::{Reconnect, notice_words};
 use super::super::heartbeat::Heartbeat;
-use super::super::terminal::escape;
 use super::screen::{Mark, Screen};
 use crate::client::{
     Awaited, Client, ClientError, Connect, Event, Level, MAX_UNRECEIPTED, Receipt, Sender, SessionState, Unnumbered,
 };
 use crate::language::{Language, say};
 use crate::protocol::{NoticeCode, Reason, Status};
+use crate::terminal::escape;
 
 /// Longest wait for the server's close after a good-bye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -4,9 +4,9 @@ use std::io::{self, Write};
 
 use unicode_width::UnicodeWidthChar;
 
-use super::super::terminal::{Style, age, escape, escape_lines, paint};
 use crate::client::Incoming;
 use crate::language::{Language, say};
+use crate::terminal::{Style, age, escape, escape_lines, paint};
 
 /// Further lines of a text stand behind this, so that no text can pass for another message.
 const INDENT: &str = "    ";

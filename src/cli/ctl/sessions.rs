@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::cli::table::aligned;
-use crate::cli::terminal::{escape, utc};
 use crate::language::Language;
+use crate::terminal::{escape, utc};
 
 const COLUMNS: usize = 12;
 

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::no_server;
-use crate::cli::terminal::{escape, utc};
 use crate::cli::{DataArg, ctl_client, fail};
+use crate::terminal::{escape, utc};
 
 /// Until the server ends it, or whoever reads this has read enough; exit code 3 when the server refuses.
 pub fn run(data: &DataArg, request: &str, is_json: bool) -> ExitCode {

@@ -10,11 +10,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
 use super::super::connection::{Reconnect, exit, exit_code, fail, login_failure};
-use super::super::terminal::{escape, input_failure};
 use super::{Args, read_lines};
 use crate::client::{Client, ClientError, Connect, Level, MAX_UNRECEIPTED, Receipt, SessionState, Unnumbered};
 use crate::language::{Language, say};
 use crate::protocol::{Reason, Status};
+use crate::terminal::{escape, input_failure};
 
 /// `--timeout` unless told otherwise.
 const TIMEOUT: Duration = Duration::from_secs(30);

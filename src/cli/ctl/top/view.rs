@@ -9,7 +9,7 @@ use ratatui::widgets::TableState;
 use serde_json::Value;
 
 use crate::cli::ctl::sessions::state;
-use crate::cli::terminal::escape;
+use crate::terminal::escape;
 
 /// By what the sessions are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
