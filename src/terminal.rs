@@ -27,6 +27,25 @@ pub fn escape_lines(text: &str, indent: &str) -> String {
     lines.fold(first, |all, line| format!("{all}\n{indent}{line}"))
 }
 
+/// A line of JSON with what could command a terminal written as escapes: JSON itself does it below U+0020 only. The meaning is the same, for such characters
+/// stand in strings alone.
+pub fn escape_json(line: &str) -> Cow<'_, str> {
+    let push = |mut out: String, c: char| {
+        if is_unsafe(c) && c != '\n' {
+            // All of them are below U+10000, which takes four digits.
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+        out
+    };
+    if line.chars().any(is_unsafe) {
+        Cow::Owned(line.chars().fold(String::with_capacity(line.len() + 16), push))
+    } else {
+        Cow::Borrowed(line)
+    }
+}
+
 /// Could `c` do anything but appear?
 fn is_unsafe(c: char) -> bool {
     // Controls; direction marks, overrides and isolates, which could show one text and mean another; line and paragraph separator.
@@ -85,6 +104,12 @@ pub fn colours_wanted() -> bool {
         && std::env::var_os("TERM").is_none_or(|value| value != "dumb")
 }
 
+/// The width of the terminal that standard output is, in columns; `None`: it is none.
+pub fn columns() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
 /// A colour or weight, as the parameter of an SGR sequence (ECMA-48 §8.3.117).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
@@ -130,6 +155,16 @@ mod tests {
         assert_eq!(escape("\x1b]0;owned\x07 \u{9b}2J\r\n\t\0"), "\\u{1b}]0;owned\\u{7} \\u{9b}2J\\r\\n\\t\\u{0}");
         assert_eq!(escape("abc\u{202E}def\u{2066}\u{2028}"), "abc\\u{202e}def\\u{2066}\\u{2028}");
         assert!(matches!(escape("你好 👍🏽 naïve \\n"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn json_says_the_same_without_commanding_the_terminal() {
+        let text = "a\x1b[2J\u{9b}31m\u{7f}\u{202e}\u{2028}你好\n\"";
+        let line = serde_json::to_string(text).unwrap();
+        let escaped = escape_json(&line);
+        assert!(!escaped.chars().any(is_unsafe), "{escaped}");
+        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
+        assert!(matches!(escape_json("{\"a\":\"你好\"}"), Cow::Borrowed(_)));
     }
 
     #[test]

@@ -116,7 +116,8 @@ fn the_readme_lists_the_settings() {
 fn the_readme_shows_a_packet_as_decode_does() {
     use chatserver::decode::{Look, Options, decode};
     let cipher = Cipher::new(PUBLISHED_KEY).unwrap().into();
-    let options = Options { cipher, max_packet_bytes: 65_536, format: None, port: None, look: Look::default() };
+    let options =
+        Options { cipher, max_packet_bytes: 65_536, format: None, port: None, from: None, look: Look::default() };
     let mut shown = Vec::new();
     let stream = fs::File::open(root().join("tests/data/all-types-python.client-to-server.bin")).unwrap();
     decode(stream, &options, &mut shown).unwrap();

@@ -14,10 +14,10 @@ mod stream;
 mod tests;
 mod write;
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use std::{fmt, io};
 
 pub use file::{MAX_FRAME_BYTES, MIN_CAPTURE_BYTES, is_capture};
 pub use read::{Options, Streams, streams};
@@ -39,6 +39,22 @@ impl Direction {
         match self {
             Direction::ToServer => Direction::ToClient,
             Direction::ToClient => Direction::ToServer,
+        }
+    }
+
+    /// As JSON has it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Direction::ToServer => "client-to-server",
+            Direction::ToClient => "server-to-client",
+        }
+    }
+
+    /// As people read it.
+    pub fn arrow(self) -> &'static str {
+        match self {
+            Direction::ToServer => "client → server",
+            Direction::ToClient => "server → client",
         }
     }
 }
@@ -80,6 +96,8 @@ pub enum Content {
     Gap(u64),
     /// The sender has closed its side: nothing follows.
     Fin,
+    /// Nothing more is known of this direction, though it has not ended: the connection was forgotten, or another one has its ports.
+    Forgotten,
     /// The sender has reset the connection: nothing follows in either direction.
     Reset,
 }
@@ -125,14 +143,4 @@ pub enum ReadError {
 /// So long after the beginning of 1970; that beginning itself for what no clock shows.
 fn since_epoch(since: Duration) -> SystemTime {
     UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH)
-}
-
-/// `→ server`, `→ client`.
-impl fmt::Display for Direction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Direction::ToServer => "→ server",
-            Direction::ToClient => "→ client",
-        })
-    }
 }

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use super::file::CaptureFile;
 use super::frame::{Segment, segment};
 use super::stream::{Out, Stream};
-use super::{Connection, Direction, Piece, ReadError};
+use super::{Connection, Content, Direction, Piece, ReadError};
 
 /// What to look for, and how much memory that may take.
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +40,15 @@ impl Default for Options {
 pub fn streams<R: Read>(input: R, options: Options) -> Streams<R> {
     Streams {
         file: CaptureFile::new(input),
-        book: Book { options, known: HashMap::new(), ready: VecDeque::new(), met: 0, frames: 0, waiting_bytes: 0 },
+        book: Book {
+            options,
+            known: HashMap::new(),
+            ready: VecDeque::new(),
+            met: 0,
+            frames: 0,
+            now: SystemTime::UNIX_EPOCH,
+            waiting_bytes: 0,
+        },
         error: None,
         is_at_end: false,
     }
@@ -102,6 +110,8 @@ struct Book {
     ready: VecDeque<Piece>,
     met: u64,
     frames: u64,
+    /// The time of the last frame.
+    now: SystemTime,
     waiting_bytes: usize,
 }
 
@@ -111,10 +121,11 @@ impl Book {
         if self.options.server_port.is_some_and(|port| !ports.contains(&port)) {
             return;
         }
+        self.now = time;
         let ends = (segment.from.min(segment.to), segment.from.max(segment.to));
         let opens = segment.syn && !segment.rst;
         if opens && self.known.get(&ends).is_some_and(|known| known.is_replaced_by(segment)) {
-            self.forget(ends);
+            self.forget(ends, true);
         }
         if !self.known.contains_key(&ends) {
             self.meet(ends, segment);
@@ -182,21 +193,27 @@ impl Book {
         let mut by_age: Vec<(u64, Ends)> = self.known.iter().map(|(&ends, known)| (known.last_frame, ends)).collect();
         by_age.sort_unstable();
         let count = (by_age.len() / 10).max(1);
-        by_age[..count].iter().for_each(|&(_, ends)| self.forget(ends));
+        by_age[..count].iter().for_each(|&(_, ends)| self.forget(ends, true));
     }
 
     fn finish_all(&mut self) {
         let mut by_id: Vec<(u64, Ends)> = self.known.iter().map(|(&ends, known)| (known.connection.id, ends)).collect();
         by_id.sort_unstable();
-        by_id.into_iter().for_each(|(_, ends)| self.forget(ends));
+        by_id.into_iter().for_each(|(_, ends)| self.forget(ends, false));
     }
 
-    fn forget(&mut self, ends: Ends) {
+    /// Hands out what is left of it. `is_early`: the capture goes on.
+    fn forget(&mut self, ends: Ends, is_early: bool) {
         let Some(mut known) = self.known.remove(&ends) else { return };
         self.waiting_bytes -= known.waiting_bytes();
         for direction in [Direction::ToServer, Direction::ToClient] {
             let mut out = Vec::new();
-            known.both(direction)[0].finish(&mut out);
+            let [stream, _] = known.both(direction);
+            let is_over = stream.is_over();
+            stream.finish(&mut out);
+            if !is_over && is_early {
+                out.push((self.now, stream.offset_bytes(), Content::Forgotten));
+            }
             self.hand_out(&known.connection, direction, out);
         }
     }

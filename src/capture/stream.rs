@@ -92,6 +92,16 @@ impl Stream {
         }
     }
 
+    /// The sender has ended it.
+    pub fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// Bytes that were handed out, missing ones included.
+    pub fn offset_bytes(&self) -> u64 {
+        self.next
+    }
+
     /// Nothing more will come: gives up every hole.
     pub fn finish(&mut self, out: &mut Vec<Out>) {
         while !self.waiting.is_empty() {

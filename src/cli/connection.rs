@@ -140,8 +140,8 @@ pub fn login_failure(error: &ClientError, language: Language) -> String {
         ),
         ClientError::Closed { .. } | ClientError::Protocol(_) => say!(
             language,
-            "{why} instead of answering the login (do both sides use the same key? --key-file, CHATSERVER_KEY)",
-            "{why}，而没有应答登录（两边的密钥一致吗？见 --key-file、CHATSERVER_KEY）"
+            "{why} instead of answering the login (do both sides use the same key? --key-file, CHATSERVER_KEY; or it is full, drained or stopping)",
+            "{why}，而没有应答登录（两边的密钥一致吗？见 --key-file、CHATSERVER_KEY；也可能是服务器已满、正在排空或停止）"
         ),
         _ => why.into_owned(),
     }

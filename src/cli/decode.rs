@@ -7,20 +7,22 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use super::connection::{exit, fail, read_key};
+use crate::capture::Direction;
 use crate::config::parse_bytes;
-use crate::decode::{DecodeError, Format, Look, Options, Style, decode};
+use crate::decode::{Count, DecodeError, Format, Look, Options, Style, decode};
 use crate::protocol::Cipher;
-use crate::terminal::{colours_wanted, print_note};
+use crate::terminal::{colours_wanted, columns, print_note};
 
 const EXAMPLES: &str = "\
 Examples:
-  echo 00000018000000042d6f… | chatserver decode -      a packet as hexadecimal text
+  echo 00000018000000012dec0164f5d0f73f95aec7b45e1f808c | chatserver decode -
+                                                        a packet as hexadecimal text
   chatserver decode session.bin                         the bytes of one direction
   chatserver decode --short session.pcapng              a capture, a line for each packet
   tcpdump -i lo -U -w - port 8989 | chatserver decode --short -    as they pass
 
 Exit codes:
-  0  every packet was understood
+  0  every packet was understood, or there was none
   1  the key cannot be used
   5  the input cannot be read, or something in it was not understood; what could be shown has been";
 
@@ -35,6 +37,10 @@ pub struct Args {
     /// The file; - is standard input
     #[arg(value_name = "FILE")]
     file: PathBuf,
+
+    /// Every byte of each packet and its meaning: so it is without --short or --json
+    #[arg(long, conflicts_with_all = ["short", "json"])]
+    full: bool,
 
     /// A line for each packet
     #[arg(long, conflicts_with = "json")]
@@ -52,6 +58,10 @@ pub struct Args {
     #[arg(long)]
     port: Option<u16>,
 
+    /// Of bytes: who sent them; without it each packet's type tells, as far as it does
+    #[arg(long, value_enum)]
+    from: Option<Side>,
+
     /// File with the pre-shared key: 16, 24 or 32 bytes of text, or "hex:" and twice as many digits.
     /// Without it the environment variable CHATSERVER_KEY counts, and without that the published key
     #[arg(long, value_name = "FILE")]
@@ -60,6 +70,22 @@ pub struct Args {
     /// Longest packet, header included; where more is announced there is no packet
     #[arg(long, value_name = "SIZE", default_value = "64 KiB", value_parser = parse_bytes)]
     max_packet_bytes: u64,
+}
+
+/// Who sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Side {
+    /// The client
+    Client,
+    /// The server
+    Server,
+}
+
+impl Side {
+    /// The direction of what it sends.
+    pub fn direction(self) -> Direction {
+        if self == Side::Client { Direction::ToServer } else { Direction::ToClient }
+    }
 }
 
 /// Runs the command.
@@ -82,23 +108,36 @@ pub fn run(args: Args) -> ExitCode {
         max_packet_bytes: usize::try_from(args.max_packet_bytes).unwrap_or(usize::MAX),
         format: args.format,
         port: args.port,
-        look: Look { style, colours: colours_wanted() },
+        from: args.from.map(Side::direction),
+        look: Look { style, colours: colours_wanted(), columns: columns() },
     };
     match decode(input, &options, &mut io::stdout().lock()) {
-        Ok(count) if count.faults > 0 => {
-            print_note(&format!("{} of {} packets were not understood", count.faults, count.packets.max(count.faults)));
-            ExitCode::from(exit::INPUT)
-        }
         Ok(count) => {
-            if count.packets == 0 {
-                print_note(&format!("there is no packet in {}", args.file.display()));
-            }
-            ExitCode::SUCCESS
+            notes(&count, &args);
+            if count.faults > 0 { ExitCode::from(exit::INPUT) } else { ExitCode::SUCCESS }
         }
         // Whoever has read enough closes the pipe.
         Err(DecodeError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(DecodeError::Output(error)) => fail(&format!("standard output cannot be written ({error})"), exit::START),
         Err(error) => fail(&format!("{}: {error}", args.file.display()), exit::INPUT),
+    }
+}
+
+fn notes(count: &Count, args: &Args) {
+    if count.faults > 0 {
+        print_note(&format!("{} of {} packets were not understood", count.faults, count.packets.max(count.faults)));
+    }
+    if count.unpadded > 0 && count.unpadded == count.packets {
+        print_note(
+            "none of them ends as a decrypted packet does: --key-file names the key, if it is not the published one",
+        );
+    }
+    if count.is_mixed {
+        print_note("both sides' packets are mixed here, so of some nobody can say who sent them");
+    }
+    if count.packets == 0 {
+        let to_port = args.port.map_or(String::new(), |port| format!(" to port {port}"));
+        print_note(&format!("there is no packet{to_port} in {}", args.file.display()));
     }
 }
 

@@ -11,12 +11,18 @@ use crate::client::{Awaited, Client, ClientError, Level};
 pub struct Heartbeat {
     due_at: Instant,
     is_unanswered: bool,
+    /// What had come when this was last asked. Any byte is a sign of life: on a slow line a long packet takes longer than a ping's answer may.
+    received_bytes: u64,
 }
 
 impl Heartbeat {
     /// Of a connection that has just logged in.
     pub fn new(client: &Client) -> Heartbeat {
-        Heartbeat { due_at: Instant::now() + client.ping_interval(), is_unanswered: false }
+        Heartbeat {
+            due_at: Instant::now() + client.ping_interval(),
+            is_unanswered: false,
+            received_bytes: client.received_bytes(),
+        }
     }
 
     /// How long until [`Heartbeat::beat`] has something to do.
@@ -24,12 +30,7 @@ impl Heartbeat {
         self.due_at.saturating_duration_since(Instant::now())
     }
 
-    /// Something came from the server.
-    pub fn heard(&mut self) {
-        self.is_unanswered = false;
-    }
-
-    /// Pings if it is time. Call it when what has arrived was looked at and [`Heartbeat::heard`] of.
+    /// Pings if it is time. Call it when what has arrived was looked at.
     ///
     /// # Errors
     /// The connection is lost, or the server has not answered the last ping: log in again.
@@ -37,9 +38,11 @@ impl Heartbeat {
         if !self.wait().is_zero() {
             return Ok(());
         }
-        if self.is_unanswered {
+        let heard = client.received_bytes();
+        if self.is_unanswered && heard == self.received_bytes {
             return Err(ClientError::Timeout { what: Awaited::Pong });
         }
+        self.received_bytes = heard;
         self.is_unanswered = client.level() == Level::Two;
         self.due_at = Instant::now() + client.ping_interval();
         client.ping()

@@ -175,9 +175,6 @@ impl Listener {
                 }
                 Some(Event::Receipt(_) | Event::Pong(_) | Event::Custom(_)) | None => {}
             }
-            if event.is_some() {
-                heartbeat.heard();
-            }
             heartbeat.beat(client)?;
         }
     }

@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{ConnectionArgs, exit, fail};
+use super::decode::Side;
 use super::print;
-use crate::capture::Direction;
 use crate::config::{parse_bytes, parse_duration};
 use crate::decode::{Look, Style};
 use crate::protocol::Cipher;
 use crate::tap::{Flip, Mischief, Stop, Tap, Watcher};
-use crate::terminal::colours_wanted;
-use crate::terminal::print_note;
+use crate::terminal::{colours_wanted, columns};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,10 +46,14 @@ pub struct Args {
     listen: String,
 
     /// Every byte explained, instead of a line for each packet
-    #[arg(long, conflicts_with = "json")]
+    #[arg(long, conflicts_with_all = ["short", "json"])]
     full: bool,
 
-    /// A line of JSON for each packet, as `decode --json` has it
+    /// A line for each packet: so it is without --full or --json
+    #[arg(long, conflicts_with = "json")]
+    short: bool,
+
+    /// A line of JSON for each packet, as `decode --json` has it, and for each {event}: opened, closed, spoilt
     #[arg(long)]
     json: bool,
 
@@ -106,17 +109,11 @@ struct MischiefArgs {
     silent_after: Option<u64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Side {
-    Client,
-    Server,
-}
-
 impl MischiefArgs {
     fn mischief(&self) -> Mischief {
         let stops = [(self.cut_after, Stop::Cut), (self.close_after, Stop::Close), (self.silent_after, Stop::Silence)];
         Mischief {
-            only: self.from.map(|side| if side == Side::Client { Direction::ToServer } else { Direction::ToClient }),
+            only: self.from.map(Side::direction),
             one_byte: self.one_byte,
             join: self.join.map(|packets| packets as usize),
             delay: self.delay.unwrap_or_default(),
@@ -129,10 +126,10 @@ impl MischiefArgs {
 /// Runs the command.
 pub fn run(args: Args) -> ExitCode {
     match prepare(&args) {
-        Ok((tap, listener)) => match tap.serve(&listener, args.connection.addr()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&format!("no connection can be accepted ({error})"), exit::START),
-        },
+        Ok((tap, listener)) => {
+            tap.serve(&listener, args.connection.addr());
+            ExitCode::SUCCESS
+        }
         Err(why) => fail(&why, exit::START),
     }
 }
@@ -149,7 +146,7 @@ fn prepare(args: &Args) -> Result<(Tap, TcpListener), String> {
         (_, true) => Style::Json,
         _ => Style::Short,
     };
-    let look = Look { style, colours: colours_wanted() };
+    let look = Look { style, colours: colours_wanted(), columns: columns() };
     let max_packet_bytes = usize::try_from(args.max_packet_bytes).unwrap_or(usize::MAX);
     let watcher =
         Watcher::new(cipher, max_packet_bytes, look, args.reads, Box::new(io::stdout()), capture.transpose()?);
@@ -159,11 +156,7 @@ fn prepare(args: &Args) -> Result<(Tap, TcpListener), String> {
     let address = listener.local_addr().map_err(|error| error.to_string())?;
     // Every record and line is written by then: they are flushed one by one.
     ctrlc::set_handler(|| std::process::exit(0)).map_err(|error| error.to_string())?;
-    let begun = format!("listening on {address}, passing on to {}\n", args.connection.addr());
-    if args.json {
-        print_note(begun.trim_end());
-    } else {
-        print(begun);
-    }
+    let begun = format!("listening on {address}, passing on to {}", args.connection.addr());
+    print(if args.json { format!("{}\n", serde_json::json!({ "event": begun })) } else { begun + "\n" });
     Ok((Tap { mischief: args.mischief.mischief(), watcher: Arc::new(watcher) }, listener))
 }

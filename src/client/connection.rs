@@ -281,6 +281,11 @@ impl Connection {
         self.read_frame(timeout, |frame, _, _| Packet { kind: frame.kind, bytes: frame.packet.to_vec() })
     }
 
+    /// Bytes that have come from the server.
+    pub fn received_bytes(&self) -> u64 {
+        self.reader.received_bytes
+    }
+
     /// The next packet, opened, decoded and handed to `take`; `None` = none was complete in time. A packet that cannot be read is an
     /// error and is skipped.
     ///
@@ -370,6 +375,7 @@ struct Reader {
     /// `buffer[start..end]` has arrived and is not consumed.
     start: usize,
     end: usize,
+    received_bytes: u64,
     decoder: Decoder,
 }
 
@@ -410,7 +416,7 @@ impl Reader {
             self.make_room();
             match rustix::net::recv(stream, &mut self.buffer[self.end..], RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => return Err(ClientError::Closed { reset: false }),
-                Ok((_, bytes)) => self.end += bytes,
+                Ok((_, bytes)) => self.take_in(bytes),
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(ClientError::of_open_socket(error.into())),
@@ -425,13 +431,18 @@ impl Reader {
         match stream.read(&mut self.buffer[self.end..]) {
             Ok(0) => Err(ClientError::Closed { reset: false }),
             Ok(bytes) => {
-                self.end += bytes;
+                self.take_in(bytes);
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(ClientError::of_open_socket(error)),
         }
+    }
+
+    fn take_in(&mut self, bytes: usize) {
+        self.end += bytes;
+        self.received_bytes += bytes as u64;
     }
 
     /// At least one byte free at the end of the buffer: moves what is there to the front, then doubles.

@@ -191,6 +191,11 @@ impl Client {
         &mut self.connection
     }
 
+    /// Bytes that have come from the server since the connection was made: also those of packets that are not whole yet.
+    pub fn received_bytes(&self) -> u64 {
+        self.connection.received_bytes()
+    }
+
     /// Sends a text with the present time, after whatever is queued.
     ///
     /// `Ok` means that the kernel has it; after a [`Client::logout`] or a [`Client::roundtrip`] the server has it. At level 2 it is numbered

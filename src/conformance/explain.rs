@@ -10,8 +10,8 @@ use super::wire::Said;
 const MAX_LINES: usize = 4;
 /// Most packets of one piece; a thousand equal ones teach nothing.
 const MAX_PACKETS: usize = 8;
-/// Most parts of one message: some sixteen fields.
-const MAX_PARTS: usize = 48;
+/// Most parts of a packet: the header and a few blocks, and of its message some sixteen fields.
+const MAX_PARTS: [usize; 2] = [5, 48];
 /// A length above it is no packet's, whatever a server takes.
 const MAX_PACKET_BYTES: usize = 16 << 20;
 /// Bytes in a line.
@@ -43,17 +43,16 @@ fn explain_stream(out: &mut String, mut bytes: &[u8], cipher: &Cipher) {
             return line(out, &[], &format!("… and {} bytes more", bytes.len()));
         }
         let packet = protocol::explain(bytes, cipher, MAX_PACKET_BYTES);
-        let mut layer = Layer::Packet;
-        for part in packet.parts.iter().take(MAX_PARTS) {
-            if part.layer != layer {
+        for (layer, most) in [Layer::Packet, Layer::Plain].into_iter().zip(MAX_PARTS) {
+            let parts: Vec<_> = packet.parts.iter().filter(|part| part.layer == layer).collect();
+            if layer == Layer::Plain && !parts.is_empty() {
                 out.push_str("   decrypted:\n");
-                layer = part.layer;
             }
             let whole = if layer == Layer::Packet { packet.packet } else { &packet.plain };
-            line(out, &whole[part.range.clone()], &part.meaning);
-        }
-        if packet.parts.len() > MAX_PARTS {
-            line(out, &[], &format!("… and {} parts more", packet.parts.len() - MAX_PARTS));
+            parts.iter().take(most).for_each(|part| line(out, &whole[part.range.clone()], &part.meaning));
+            if parts.len() > most {
+                line(out, &[], &format!("… and {} parts more", parts.len() - most));
+            }
         }
         if let Some(fault) = &packet.fault {
             writeln!(out, "   wrong {fault}").expect("a string takes everything");

@@ -22,13 +22,16 @@ pub enum InputError {
     #[error("the input cannot be read ({0})")]
     Io(#[from] io::Error),
     /// A line of hexadecimal text is none.
-    #[error("line {line}: {word:?} is not hexadecimal (if the input is not text, say --format raw)")]
+    #[error("line {line}: {why}; `xxd -p FILE` writes what is read here, bytes as they are need --format raw")]
     NotHex {
         /// From 1.
         line: u64,
-        /// What stands there.
-        word: String,
+        /// What is wrong with it.
+        why: String,
     },
+    /// It is compressed.
+    #[error("this is compressed: zcat FILE | chatserver decode -")]
+    Compressed,
 }
 
 const READ_BYTES: usize = 64 << 10;
@@ -43,6 +46,9 @@ pub fn detect(mut input: impl Read, wanted: Option<Format>) -> Result<(Format, i
     let mut beginning = Vec::new();
     if wanted.is_none() {
         input.by_ref().take(MIN_CAPTURE_BYTES as u64).read_to_end(&mut beginning)?;
+    }
+    if beginning.starts_with(&[0x1f, 0x8b]) {
+        return Err(InputError::Compressed);
     }
     let format = wanted.unwrap_or_else(|| match beginning.first() {
         _ if is_capture(&beginning) => Format::Capture,
@@ -78,7 +84,7 @@ fn lines(input: impl Read, mut take: impl FnMut(&[u8]) -> bool) -> Result<(), In
             break;
         }
         let bytes = parse_line(&String::from_utf8_lossy(&text), &mut is_dump);
-        let bytes = bytes.map_err(|word| InputError::NotHex { line, word })?;
+        let bytes = bytes.map_err(|why| InputError::NotHex { line, why })?;
         if !take(&bytes) {
             break;
         }
@@ -86,24 +92,29 @@ fn lines(input: impl Read, mut take: impl FnMut(&[u8]) -> bool) -> Result<(), In
     Ok(())
 }
 
-/// The bytes of a line; `Err` = the first word that is none. `is_dump`: lines have been hexdump's.
+/// The bytes of a line; `Err` = what is wrong with it. `is_dump`: lines have been those of a dump.
 fn parse_line(line: &str, is_dump: &mut bool) -> Result<Vec<u8>, String> {
     let line = line.split('#').next().unwrap_or_default().trim();
     let mut bytes = Vec::new();
     for word in columns(line, is_dump).split([' ', '\t', ':', ',', '-']) {
         // Also as programs write them: 0x2a, \x2a\x2b.
         let digits = word.strip_prefix("0x").unwrap_or(word).replace("\\x", "");
-        if digits.is_empty() && !word.is_empty() {
-            return Err(word.to_owned());
+        if let Some(wrong) = digits.chars().find(|digit| !digit.is_ascii_hexdigit()) {
+            let told = if line.contains(" IP ") || line.contains(" > ") {
+                "this is what tcpdump prints; `tcpdump -w FILE` writes what can be read".to_owned()
+            } else {
+                format!("{wrong:?} in {:?} is no hexadecimal digit", shortened(word))
+            };
+            return Err(told);
         }
-        let pairs = digits.as_bytes().chunks(2);
-        for pair in pairs {
-            let digit = |index: usize| pair.get(index).and_then(|digit| char::from(*digit).to_digit(16));
-            match (digit(0), digit(1)) {
-                (Some(high), Some(low)) => bytes.push((high << 4 | low) as u8),
-                _ => return Err(word.chars().take(20).collect()),
-            }
+        if digits.is_empty() && !word.is_empty() || digits.len() % 2 == 1 {
+            return Err(format!("{:?} has an odd number of digits", shortened(word)));
         }
+        if *is_dump && digits.len() == 4 {
+            return Err("words whose bytes are swapped, as hexdump writes them without -C".to_owned());
+        }
+        let digit = |digit: u8| char::from(digit).to_digit(16).expect("a digit") as u8;
+        bytes.extend(digits.as_bytes().chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])));
     }
     Ok(bytes)
 }
@@ -118,15 +129,25 @@ fn columns<'l>(line: &'l str, is_dump: &mut bool) -> &'l str {
     {
         return rest.trim_start().split("  ").next().unwrap_or_default();
     }
-    // hexdump -C: "00000010  0a 05 41 6c …  |..Al|", and at its end the offset alone.
-    match line.split_at_checked(8) {
-        Some((offset, "")) if *is_dump && is_hex(offset) => "",
-        Some((offset, rest)) if rest.starts_with("  ") && is_hex(offset) => {
+    // hexdump -C, Wireshark: "00000010  0a 05 41 6c …  |..Al|"; od: "0000020 0a 05 41 6c". At a dump's end there is the offset alone.
+    let digits = line.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(line.len());
+    let (offset, rest) = line.split_at(digits);
+    match (offset.len(), rest) {
+        (7 | 8, "") if *is_dump => "",
+        (4.., _) if rest.starts_with("  ") => {
             *is_dump = true;
-            rest.split('|').next().unwrap_or_default()
+            rest.trim_start().split('|').next().unwrap_or_default().split("   ").next().unwrap_or_default()
+        }
+        (7, _) if rest.starts_with(' ') => {
+            *is_dump = true;
+            rest
         }
         _ => line,
     }
+}
+
+fn shortened(word: &str) -> String {
+    if word.chars().count() <= 24 { word.to_owned() } else { word.chars().take(24).chain(['…']).collect() }
 }
 
 #[cfg(test)]
@@ -159,6 +180,9 @@ mod tests {
             "00000000: 0000 0028 417c                           ...(A|\n",
             "\t0x0000:  0000 0028 417c                           ...(A|\n",
             "00000000  00 00 00 28 41 7c                                 |...(A||\n00000006\n",
+            "0000000 00 00 00 28 41 7c\n0000006\n",
+            "0000  00 00 00 28 41 7c                                   ...(A|\n",
+            "00000000  00 00 00 28 41 7c                                 ...(A|\n",
         ] {
             assert_eq!(read(text).unwrap(), expected, "{text}");
         }
@@ -166,14 +190,20 @@ mod tests {
 
     #[test]
     fn what_is_not_hexadecimal_is_named_with_its_line() {
-        for (text, line, word) in
-            [("00\n0g\n", 2, "0g"), ("0000 002", 1, "002"), ("GET / HTTP/1.1", 1, "GET"), ("\n0x", 2, "0x")]
-        {
+        for (text, line, words) in [
+            ("00\n0g\n", 2, "'g' in \"0g\" is no hexadecimal digit"),
+            ("0000 002", 1, "\"002\" has an odd number of digits"),
+            ("GET / HTTP/1.1", 1, "'G' in \"GET\" is no"),
+            ("\n0x", 2, "odd number"),
+            ("12:00:18.637438 IP 127.0.0.1.4 > 127.0.0.1.8989: Flags [P.]", 1, "tcpdump -w FILE"),
+            ("0000000 0000 2800 7c41\n0000006\n", 1, "bytes are swapped"),
+        ] {
             match read(text) {
-                Err(InputError::NotHex { line: at, word: found }) => assert_eq!((at, found.as_str()), (line, word)),
+                Err(InputError::NotHex { line: at, why }) => assert!(at == line && why.contains(words), "{at}: {why}"),
                 other => panic!("{text:?}: {other:?}"),
             }
         }
+        assert!(matches!(detect(&[0x1f, 0x8b, 8, 0][..], None), Err(InputError::Compressed)));
     }
 
     #[test]

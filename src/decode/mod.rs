@@ -154,6 +154,8 @@ pub struct Options {
     pub format: Option<Format>,
     /// Of a capture: only connections with this port at the server's end.
     pub port: Option<u16>,
+    /// Of bytes: who sent them; `None`: their packets tell.
+    pub from: Option<Direction>,
     /// How to show it.
     pub look: Look,
 }
@@ -165,6 +167,10 @@ pub struct Count {
     pub packets: u64,
     /// Of these, and of what was skipped, those with a fault.
     pub faults: u64,
+    /// Of these, those without padding: most often the key is another one.
+    pub unpadded: u64,
+    /// Packets of both sides came in one stream, so of those that go either way nobody can say who sent them.
+    pub is_mixed: bool,
 }
 
 /// Why it ended early. What came before has been shown.
@@ -192,7 +198,7 @@ pub fn decode(input: impl Read, options: &Options, out: &mut impl Write) -> Resu
     let read = match format {
         Format::Capture => captured(input, options, &mut shown),
         Format::Hex | Format::Raw => {
-            let (mut stream, mut about) = (stream(), About::default());
+            let (mut stream, mut about) = (stream(), options.from.map_or_else(About::default, About::from));
             let read = input::pieces(input, format, |piece| {
                 stream.push(piece, &mut |seen| shown.see(&seen, &mut about));
                 shown.failed.is_none()
@@ -207,39 +213,76 @@ pub fn decode(input: impl Read, options: &Options, out: &mut impl Write) -> Resu
     }
 }
 
+/// What may be kept of packets that are not whole yet, of all connections together, bytes. Past it all of them are shown as far as they go.
+const HELD_BYTES: usize = 64 << 20;
+
+/// Connections that are remembered. Past it the quietest are shown as far as they go, and forgotten.
+const CONNECTIONS: usize = 4096;
+
 fn captured(input: impl Read, options: &Options, shown: &mut Shown<'_, impl Write>) -> Result<(), DecodeError> {
-    let mut known = HashMap::<(u64, Direction), Stream>::new();
-    for piece in capture::streams(input, capture::Options { server_port: options.port, ..capture::Options::default() })
-    {
-        let piece = piece?;
+    let mut known = Known::default();
+    let capture =
+        capture::Options { server_port: options.port, connections: CONNECTIONS, ..capture::Options::default() };
+    let mut read = Ok(());
+    for piece in capture::streams(input, capture) {
+        let piece = match piece {
+            Ok(piece) => piece,
+            Err(error) => {
+                read = Err(error.into());
+                break;
+            }
+        };
         let key = (piece.connection.id, piece.direction);
-        let mut about = About::of(&piece);
-        let mut see = |seen: Seen<'_>| shown.see(&seen, &mut about);
-        let stream = known
-            .entry(key)
-            .or_insert_with(|| Stream::new(options.cipher.clone(), options.max_packet_bytes).of_segments());
+        let (stream, about) = known.0.entry(key).or_insert_with(|| {
+            (Stream::new(options.cipher.clone(), options.max_packet_bytes).of_segments(), About::of(&piece))
+        });
+        about.time = Some(piece.time);
+        let mut see = |seen: Seen<'_>| shown.see(&seen, about);
         match piece.content {
-            Content::Middle => stream.lose(),
+            Content::Middle => {
+                stream.lose();
+                // Nobody has seen who opened it: a packet may know better.
+                about.is_certain = false;
+            }
             Content::Bytes(bytes) => stream.push(&bytes, &mut see),
             Content::Gap(bytes) => stream.gap(bytes, &mut see),
-            Content::Fin => {
-                stream.end(&mut see);
-                known.remove(&key);
-            }
-            Content::Reset => {
-                for direction in [piece.direction, piece.direction.reverse()] {
-                    if let Some(mut stream) = known.remove(&(piece.connection.id, direction)) {
-                        let mut about = About { direction: Some(direction), ..about };
-                        stream.end(&mut |seen| shown.see(&seen, &mut about));
-                    }
-                }
-            }
+            Content::Fin | Content::Forgotten => known.end(key, shown),
+            Content::Reset => [piece.direction, piece.direction.reverse()]
+                .map(|way| known.end((key.0, way), shown))
+                .into_iter()
+                .collect(),
+        }
+        if known.0.len() * options.max_packet_bytes > HELD_BYTES && known.held_bytes() > HELD_BYTES {
+            known.end_all(shown);
         }
         if shown.failed.is_some() {
-            break;
+            return Ok(());
         }
     }
-    Ok(())
+    known.end_all(shown);
+    read
+}
+
+/// The directions of a capture's connections, and what is known of each.
+#[derive(Default)]
+struct Known(HashMap<(u64, Direction), (Stream, About)>);
+
+impl Known {
+    fn end(&mut self, key: (u64, Direction), shown: &mut Shown<'_, impl Write>) {
+        if let Some((mut stream, mut about)) = self.0.remove(&key) {
+            stream.end(&mut |seen| shown.see(&seen, &mut about));
+        }
+    }
+
+    fn end_all(&mut self, shown: &mut Shown<'_, impl Write>) {
+        let mut keys: Vec<_> = self.0.keys().copied().collect();
+        keys.sort_unstable_by_key(|(id, direction)| (*id, *direction == Direction::ToClient));
+        keys.into_iter().for_each(|key| self.end(key, shown));
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.0.values().map(|(stream, _)| stream.bytes.len()).sum()
+    }
 }
 
 struct Shown<'o, W> {
@@ -254,6 +297,8 @@ impl<W: Write> Shown<'_, W> {
         about.learn(seen);
         self.count.packets += u64::from(matches!(seen, Seen::Packet { .. }));
         self.count.faults += u64::from(!seen.is_sound());
+        self.count.unpadded += u64::from(matches!(seen, Seen::Packet { packet, .. } if packet.is_unpadded()));
+        self.count.is_mixed |= about.is_mixed;
         let text = show(seen, about, self.look);
         if self.failed.is_none() {
             self.failed = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()).err();

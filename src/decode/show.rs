@@ -5,11 +5,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr;
 
 use super::Seen;
 use crate::capture::{Direction, Piece};
 use crate::protocol::{Explained, Layer};
-use crate::terminal::{Style as Paint, escape, paint};
+use crate::terminal::{Style as Paint, escape, escape_json, paint};
 
 /// How much is shown of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -30,6 +31,8 @@ pub struct Look {
     pub style: Style,
     /// For a terminal that shows them.
     pub colours: bool,
+    /// The terminal's width; `None`: there is none, and lines have any length.
+    pub columns: Option<usize>,
 }
 
 /// Where a packet comes from, as far as that is known.
@@ -39,6 +42,10 @@ pub struct About {
     pub connection: Option<u64>,
     /// Who sent it.
     pub direction: Option<Direction>,
+    /// The direction is known from elsewhere, and not from what packets were seen.
+    pub is_certain: bool,
+    /// Packets of both sides came in one stream.
+    pub is_mixed: bool,
     /// When it passed.
     pub time: Option<SystemTime>,
 }
@@ -46,15 +53,33 @@ pub struct About {
 impl About {
     /// What a capture says.
     pub fn of(piece: &Piece) -> About {
-        About { connection: Some(piece.connection.id), direction: Some(piece.direction), time: Some(piece.time) }
+        About { connection: Some(piece.connection.id), time: Some(piece.time), ..About::from(piece.direction) }
     }
 
-    /// Most packets tell who sends them, and all of a stream have one sender.
+    /// Of a stream whose sender is known.
+    pub fn from(direction: Direction) -> About {
+        About { direction: Some(direction), is_certain: true, ..About::default() }
+    }
+
+    /// Most packets tell who sends them, and those of a stream have one sender, unless somebody has put both sides into one.
     pub fn learn(&mut self, seen: &Seen<'_>) {
-        if let Seen::Packet { packet, .. } = seen
-            && let Some(is_from_client) = packet.is_from_client()
-        {
-            self.direction.get_or_insert(if is_from_client { Direction::ToServer } else { Direction::ToClient });
+        let Seen::Packet { packet, .. } = seen else { return };
+        if self.is_certain {
+            return;
+        }
+        let told = packet.is_from_client().map(|is| if is { Direction::ToServer } else { Direction::ToClient });
+        if self.connection.is_some() {
+            // One side of a connection, whoever opened it.
+            if told.is_some() {
+                (self.direction, self.is_certain) = (told, true);
+            }
+            return;
+        }
+        self.is_mixed |= told.is_some() && self.direction.is_some() && told != self.direction;
+        match told {
+            Some(_) => self.direction = told,
+            None if self.is_mixed => self.direction = None,
+            None => {}
         }
     }
 }
@@ -62,9 +87,12 @@ impl About {
 /// A packet, or what was skipped, written down; ends with a line's end.
 pub fn show(seen: &Seen<'_>, about: &About, look: Look) -> String {
     match look.style {
-        Style::Full => full(seen, about, look.colours),
-        Style::Short => short(seen, about, look.colours),
-        Style::Json => serde_json::to_string(&line(seen, about)).expect("strings and numbers") + "\n",
+        Style::Full => full(seen, about, look),
+        Style::Short => short(seen, about, look),
+        Style::Json => {
+            let line = serde_json::to_string(&line(seen, about)).expect("strings and numbers");
+            format!("{}\n", escape_json(&line))
+        }
     }
 }
 
@@ -86,10 +114,7 @@ struct Line {
 }
 
 fn line(seen: &Seen<'_>, about: &About) -> Line {
-    let direction = about.direction.map(|direction| match direction {
-        Direction::ToServer => "client-to-server",
-        Direction::ToClient => "server-to-client",
-    });
+    let direction = about.direction.map(Direction::words);
     let time = about.time.map(|time| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
     let connection = about.connection;
     match seen {
@@ -120,8 +145,8 @@ fn origin(about: &About, colours: bool) -> String {
         let _ = write!(out, "#{connection}  ");
     }
     out + &match about.direction {
-        Some(Direction::ToServer) => paint("client → server", Paint::Cyan, colours),
-        Some(Direction::ToClient) => paint("server → client", Paint::Green, colours),
+        Some(direction @ Direction::ToServer) => paint(direction.arrow(), Paint::Cyan, colours),
+        Some(direction @ Direction::ToClient) => paint(direction.arrow(), Paint::Green, colours),
         None => "either way     ".to_owned(),
     }
 }
@@ -134,12 +159,18 @@ pub fn clock(time: SystemTime) -> String {
     )
 }
 
-fn short(seen: &Seen<'_>, about: &About, colours: bool) -> String {
+fn short(seen: &Seen<'_>, about: &About, look: Look) -> String {
+    let colours = look.colours;
     let origin = origin(about, colours);
     match seen {
         Seen::Packet { offset, packet } => {
             let summary = escape(&packet.summary()).into_owned();
-            let mut words = vec![format!("{offset:>6}"), origin, format!("{:<20}", packet.name()), summary];
+            let mut words = vec![
+                format!("{offset:>6}"),
+                origin,
+                if look.is_narrow() { packet.name().to_owned() } else { format!("{:<20}", packet.name()) },
+                summary,
+            ];
             words.extend(packet.fault.as_ref().map(|fault| wrong(fault, colours)));
             words.retain(|word| !word.is_empty());
             format!("{}\n", words.join("  ").trim_end())
@@ -154,7 +185,8 @@ fn wrong(why: impl std::fmt::Display, colours: bool) -> String {
     paint(&format!("✗ {}", escape(&why.to_string())), Paint::Red, colours)
 }
 
-fn full(seen: &Seen<'_>, about: &About, colours: bool) -> String {
+fn full(seen: &Seen<'_>, about: &About, look: Look) -> String {
+    let colours = look.colours;
     let origin = origin(about, colours);
     let (offset, packet) = match seen {
         Seen::Packet { offset, packet } => (*offset, packet),
@@ -167,11 +199,11 @@ fn full(seen: &Seen<'_>, about: &About, colours: bool) -> String {
         paint(packet.name(), Paint::Bold, colours),
         packet.packet.len()
     );
-    layer(&mut out, packet, Layer::Packet, offset, colours);
+    layer(&mut out, packet, Layer::Packet, offset, look);
     if !packet.plain.is_empty() {
         let padding = packet.padding_bytes();
         let _ = writeln!(out, "  decrypted: {} bytes and {padding} of padding", packet.plain.len() - padding);
-        layer(&mut out, packet, Layer::Plain, 0, colours);
+        layer(&mut out, packet, Layer::Plain, 0, look);
     }
     if !packet.fields.is_empty() {
         let _ = writeln!(out, "  {} {}", packet.name(), escape(&packet.summary()));
@@ -183,21 +215,52 @@ fn full(seen: &Seen<'_>, about: &About, colours: bool) -> String {
     out
 }
 
-/// The bytes in lines of at most 16, and their meaning behind the first.
-fn layer(out: &mut String, packet: &Explained<'_>, layer: Layer, offset: u64, colours: bool) {
+/// The bytes in lines of at most 16, on a narrow terminal 8, and their meaning behind them.
+fn layer(out: &mut String, packet: &Explained<'_>, layer: Layer, offset: u64, look: Look) {
     let bytes = if layer == Layer::Packet { packet.packet } else { &packet.plain };
+    let in_line = if look.is_narrow() { 8 } else { 16 };
+    // Behind the offset and the bytes.
+    let margin = 12 + 3 * in_line;
+    let width = look.columns.map_or(usize::MAX, |columns| columns.saturating_sub(margin + 1).max(20));
     for part in packet.parts.iter().filter(|part| part.layer == layer) {
-        for (index, line) in bytes[part.range.clone()].chunks(16).enumerate() {
-            let at = offset + (part.range.start + 16 * index) as u64;
-            let _ = write!(out, "  {} ", paint(&format!("{at:08x}"), Paint::Dim, colours));
+        let meaning = escape(&part.meaning);
+        let mut words = wrapped(&meaning, width).into_iter();
+        for (index, line) in bytes[part.range.clone()].chunks(in_line).enumerate() {
+            let at = offset + (part.range.start + in_line * index) as u64;
+            let _ = write!(out, "  {} ", paint(&format!("{at:08x}"), Paint::Dim, look.colours));
             for byte in line {
                 let _ = write!(out, " {byte:02x}");
             }
-            if index == 0 {
-                let columns = 3 * (16 - line.len());
-                let _ = write!(out, "{:columns$}  {}", "", escape(&part.meaning));
+            if let Some(words) = words.next() {
+                let blanks = 3 * (in_line - line.len());
+                let _ = write!(out, "{:blanks$}  {words}", "");
             }
             out.push('\n');
         }
+        for words in words {
+            let _ = writeln!(out, "{:margin$} {words}", "");
+        }
+    }
+}
+
+/// In lines of at most `width` columns, broken between words where there are any.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_inclusive(' ') {
+        let line = lines.last_mut().expect("there is one");
+        if !line.is_empty() && line.width() + word.trim_end().width() > width {
+            lines.push(word.to_owned());
+        } else {
+            line.push_str(word);
+        }
+    }
+    lines.iter_mut().for_each(|line| line.truncate(line.trim_end().len()));
+    lines
+}
+
+impl Look {
+    /// Sixteen bytes in a line would leave no room for what they mean.
+    fn is_narrow(self) -> bool {
+        self.columns.is_some_and(|columns| columns < 120)
     }
 }

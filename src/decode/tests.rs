@@ -16,7 +16,8 @@ fn options(style: Style) -> Options {
         max_packet_bytes: 65_536,
         format: None,
         port: None,
-        look: Look { style, colours: false },
+        from: None,
+        look: Look { style, ..Look::default() },
     }
 }
 
@@ -80,6 +81,31 @@ fn after_a_fault_packets_are_found_again_where_a_segment_begins_with_one() {
     assert_eq!(seen(&mut Stream::new(cipher(), 65_536), &pieces), ["0 PK_ClientPing", fault, last]);
 }
 
+#[test]
+fn of_bytes_of_both_sides_each_packet_tells_its_own() {
+    let mut answer = Vec::new();
+    Message::ServerPong { time: 1 }.encode(&cipher(), &mut answer);
+    let mut out = Vec::new();
+    let stream = [chat("first"), ping(1), chat("mine"), answer, chat("whose?"), ping(2)].concat();
+    let count = decode(&stream[..], &options(Style::Short), &mut out).unwrap();
+    assert!(count.is_mixed);
+    let text = String::from_utf8(out).unwrap();
+    let directions: Vec<_> = text.lines().map(|line| line[8..].split("  ").next().unwrap().to_owned()).collect();
+    let (client, server, either) = ("client → server", "server → client", "either way");
+    assert_eq!(directions, [either, client, client, server, either, client], "{text}");
+}
+
+#[test]
+fn on_a_narrow_terminal_lines_are_broken_between_words() {
+    let look = Look { columns: Some(80), ..Look::default() };
+    let mut out = Vec::new();
+    decode(&chat("hello, hello, hello")[..], &Options { look, ..options(Style::Full) }, &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let layers = text.lines().filter(|line| line.starts_with("  0") || line.starts_with("          "));
+    let longest = layers.map(|line| line.chars().count()).max().unwrap();
+    assert!(longest <= 80 && text.contains("body, encrypted with AES-128-CBC:"), "{longest}\n{text}");
+}
+
 /// A capture of two conversations of six packets.
 fn capture() -> Vec<u8> {
     let mut file = Vec::new();
@@ -112,7 +138,7 @@ fn small_capture() -> Vec<u8> {
 fn a_capture_is_shown_connection_by_connection() {
     let mut out = Vec::new();
     let count = decode(&capture()[..], &options(Style::Json), &mut out).unwrap();
-    assert_eq!(count, Count { packets: 12, faults: 0 });
+    assert_eq!(count, Count { packets: 12, ..Count::default() });
     let first = String::from_utf8(out).unwrap().lines().next().unwrap().to_owned();
     assert_eq!(
         first,

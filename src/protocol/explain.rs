@@ -26,6 +26,13 @@ struct Layout {
     fields: &'static [FieldLayout],
 }
 
+impl Layout {
+    /// Whether a message may begin with this byte: the key of one of its fields.
+    fn may_begin(&self, byte: u8) -> bool {
+        self.fields.iter().any(|field| field.number << 3 == u32::from(byte & !7) && byte & 7 < 6)
+    }
+}
+
 /// A field of it.
 struct FieldLayout {
     number: u32,
@@ -220,6 +227,11 @@ impl Explained<'_> {
         self.packet_type().and_then(PacketType::is_from_client)
     }
 
+    /// Whether the plaintext ends with no padding: most often the key is another one.
+    pub fn is_unpadded(&self) -> bool {
+        self.is_delimited && !self.plain.is_empty() && padding(&self.plain).is_err()
+    }
+
     /// Number of bytes of padding at the plaintext's end; 0 where it is wrong.
     pub fn padding_bytes(&self) -> usize {
         padding(&self.plain).unwrap_or(0)
@@ -296,7 +308,12 @@ impl Explained<'_> {
         if let Some(kind) = self.packet_type() {
             let name = kind.name().replace("PK_", "Pb");
             let layout = LAYOUTS.iter().find(|layout| layout.name == name).expect("each packet type has a message");
-            Walk { it: self, plain: &plain[..end], at: 0, layout }.message(kind);
+            // Without padding there may be a message all the same; but of nonsense no fields are made up.
+            let is_nonsense = is_whole && end == plain.len() && !layout.may_begin(plain[0]);
+            match is_nonsense {
+                true => self.part(Layer::Plain, 0..end, "not explained"),
+                false => Walk { it: self, plain: &plain[..end], at: 0, layout }.message(kind),
+            }
         } else if let Some(kind) = self.kind {
             self.part(Layer::Plain, 0..end, "a body that only those know who made the type");
             self.fault(Layer::Packet, 4, format!("type {kind} is none of this protocol's"));

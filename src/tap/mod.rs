@@ -10,8 +10,9 @@ mod pump;
 mod watcher;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use mischief::{Flip, Mischief, Stop, Wrong};
 pub use watcher::{Report, Watcher};
@@ -29,25 +30,29 @@ pub struct Tap {
 
 impl Tap {
     /// Serves `listener` until the process ends: each connection is passed on to `server`, which is looked up anew each time.
-    ///
-    /// # Errors
-    /// No connection can be accepted.
-    pub fn serve(self, listener: &TcpListener, server: &str) -> io::Result<()> {
+    pub fn serve(self, listener: &TcpListener, server: &str) {
         let tap = Arc::new(self);
         loop {
-            let (client, address) = listener.accept()?;
-            let server = match connect(server) {
-                Ok(server) => server,
+            let (client, address) = match listener.accept() {
+                Ok(accepted) => accepted,
                 Err(error) => {
-                    tap.watcher.say(
-                        None,
-                        &format!("{address}: {server} cannot be connected to ({error}), so this one is closed"),
-                    );
+                    // Of one connection, or of all for a while, as when descriptors run out: those that are there go on.
+                    tap.watcher.say(None, &format!("no connection could be accepted ({error}); going on"));
+                    std::thread::sleep(ACCEPT_RETRY);
                     continue;
                 }
             };
-            if let Err(error) = tap.join(client, server) {
-                tap.watcher.say(None, &format!("{address}: not passed on ({error})"));
+            let (joined, server) = (tap.clone(), server.to_owned());
+            let spawned = threads::spawn("joins", limits::MAIL_STACK_BYTES, move || {
+                let joining = connect(&server).and_then(|server| joined.join(client, server));
+                if let Err(error) = joining {
+                    joined
+                        .watcher
+                        .say(None, &format!("{address}: not passed on to {server} ({error}), so it is closed"));
+                }
+            });
+            if let Err(error) = spawned {
+                tap.watcher.say(None, &format!("{address}: no thread for it ({error}), so it is closed"));
             }
         }
     }
@@ -59,16 +64,32 @@ impl Tap {
         let id = self.watcher.opened(client.peer_addr()?, server.peer_addr()?);
         let pair = Arc::new(pump::Pair::new(id, client, server));
         for direction in [Direction::ToServer, Direction::ToClient] {
-            let (tap, pair) = (self.clone(), pair.clone());
+            let (tap, passing) = (self.clone(), pair.clone());
             let name =
                 if direction == Direction::ToServer { format!("{id} to server") } else { format!("{id} to client") };
-            threads::spawn(&name, limits::MAIL_STACK_BYTES, move || pump::run(&tap, &pair, direction))?;
+            let spawned = threads::spawn(&name, limits::MAIL_STACK_BYTES, move || pump::run(&tap, &passing, direction));
+            if let Err(error) = spawned {
+                pair.close();
+                return Err(error);
+            }
         }
         Ok(())
     }
 }
 
+/// How long a server may take to accept.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Pause before another connection is accepted when one could not be.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
 fn connect(server: &str) -> io::Result<TcpStream> {
-    let addresses: Vec<SocketAddr> = server.to_socket_addrs()?.collect();
-    TcpStream::connect(&addresses[..])
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "it has no address");
+    for address in server.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }

@@ -17,7 +17,11 @@ const JOIN_TIMEOUT: Duration = Duration::from_millis(200);
 /// What is read at once, bytes.
 const READ_BYTES: usize = 64 << 10;
 
-/// What may be on its way when it is delayed: pieces. Then the sender has to wait, as on a long line.
+/// The same where it is delayed, so that at most a mebibyte is on its way.
+const DELAYED_READ_BYTES: usize = 1 << 10;
+
+/// What may be on its way when it is delayed: reads. Then the sender has to wait, as on a long line. Without a delay it waits for each write: who
+/// reads slowly is a slow reader through the tap, too.
 const DELAYED: usize = 1024;
 
 /// A connection's two halves.
@@ -45,7 +49,7 @@ impl Pair {
         }
     }
 
-    fn close(&self) {
+    pub fn close(&self) {
         self.is_over.store(true, Ordering::Relaxed);
         let _ = self.client.shutdown(Shutdown::Both);
         let _ = self.server.shutdown(Shutdown::Both);
@@ -66,7 +70,8 @@ pub fn run(tap: &Tap, pair: &Pair, direction: Direction) {
         Direction::ToClient => (&pair.server, &pair.client),
     };
     let mut wrong = Wrong::new(&tap.mischief, direction);
-    let (out, steps) = sync_channel(DELAYED);
+    let (reads, read_bytes) = if wrong.delay().is_zero() { (0, READ_BYTES) } else { (DELAYED, DELAYED_READ_BYTES) };
+    let (out, steps) = sync_channel(reads);
     let reader = match from.try_clone() {
         Ok(socket) => socket,
         Err(error) => {
@@ -75,8 +80,8 @@ pub fn run(tap: &Tap, pair: &Pair, direction: Direction) {
         }
     };
     let name = format!("{} reads", pair.id);
-    let reads = threads::spawn(&name, limits::MAIL_STACK_BYTES, move || read(reader, &out));
-    if let Err(error) = reads {
+    let reading = threads::spawn(&name, limits::MAIL_STACK_BYTES, move || read(reader, &out, read_bytes));
+    if let Err(error) = reading {
         tap.watcher.say(Some(pair.id), &format!("no thread for it ({error}), so it is closed"));
         return pair.close();
     }
@@ -85,8 +90,8 @@ pub fn run(tap: &Tap, pair: &Pair, direction: Direction) {
 }
 
 /// Reads until there is no more; what was read is told with its time.
-fn read(mut socket: TcpStream, out: &SyncSender<(Instant, Step)>) {
-    let mut buffer = vec![0; READ_BYTES];
+fn read(mut socket: TcpStream, out: &SyncSender<(Instant, Step)>, bytes: usize) {
+    let mut buffer = vec![0; bytes];
     loop {
         let step = match socket.read(&mut buffer) {
             Ok(0) => Step::Fin,
@@ -131,10 +136,18 @@ fn pump(tap: &Tap, pair: &Pair, report: Report, wrong: &mut Wrong, steps: &Recei
                     tap.watcher.tell(report, &format!("turned over bit {} of byte {}", flip.bit, flip.offset));
                 }
                 Deed::Pass(bytes) => {
+                    if pair.is_over.load(Ordering::Relaxed) {
+                        return tap.watcher.ended(report);
+                    }
                     tap.watcher.passed(report, &bytes);
                     if let Err(error) = write(to, &bytes) {
-                        tap.watcher.lost(report, &format!("takes no more ({})", error.kind()));
-                        return pair.close();
+                        // Who takes no more has reset, or is gone, and the other side must learn of it as of a reset.
+                        if !pair.is_over.load(Ordering::Relaxed) {
+                            let other = Report { direction: report.direction.reverse(), ..report };
+                            tap.watcher.ended(report);
+                            tap.watcher.reset(other, &format!("takes no more ({})", error.kind()));
+                        }
+                        return pair.reset();
                     }
                 }
                 Deed::Stop(Stop::Cut) => {
@@ -173,10 +186,7 @@ fn pump(tap: &Tap, pair: &Pair, report: Report, wrong: &mut Wrong, steps: &Recei
 /// What still comes is read and forgotten, so that it is not TCP that tells: a network that has gone silent takes everything.
 fn stay_silent(steps: &Receiver<(Instant, Step)>) {
     while steps.recv().is_ok() {}
-    // And the sockets stay open.
-    loop {
-        std::thread::park();
-    }
+    // The sockets stay open until both ends have closed theirs.
 }
 
 fn write(mut to: &TcpStream, bytes: &[u8]) -> io::Result<()> {

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
+use serde_json::json;
 
 use crate::capture::{ConnectionId, Direction, Resolution, Writer};
 use crate::decode::{About, Look, Seen, Stream, Style, clock, show};
 use crate::protocol::Cipher;
-use crate::terminal::{Style as Paint, paint};
+use crate::terminal::{Style as Paint, paint, print_note};
 
 /// Which direction of which connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,7 +76,7 @@ impl Watcher {
         let id = state.met;
         for direction in [Direction::ToServer, Direction::ToClient] {
             let stream = Stream::new(state.cipher.clone(), state.max_packet_bytes).of_segments();
-            let about = About { connection: Some(id), direction: Some(direction), time: None };
+            let about = About { connection: Some(id), ..About::from(direction) };
             state.streams.insert(Report { connection: id, direction }, (stream, about));
         }
         let opened = state.capture.as_mut().map(|capture| capture.open(client, server, SystemTime::now()));
@@ -130,11 +131,6 @@ impl Watcher {
         state.record(report, |capture, id| capture.reset(id, report.direction, SystemTime::now()));
     }
 
-    /// The other side takes no more.
-    pub fn lost(&self, report: Report, words: &str) {
-        self.state.lock().finish(report, words);
-    }
-
     /// It ends with the other direction, which has said why.
     pub fn ended(&self, report: Report) {
         self.state.lock().end(report);
@@ -143,24 +139,26 @@ impl Watcher {
 
 impl State {
     fn say(&mut self, connection: Option<u64>, words: &str) {
-        let connection = connection.map_or(String::new(), |id| format!("#{id}  "));
-        self.line(&format!("{connection}{words}"));
+        self.line(None, connection, words);
     }
 
     fn tell(&mut self, report: Report, words: &str) {
-        let who = match report.direction {
-            Direction::ToServer => "client → server",
-            Direction::ToClient => "server → client",
-        };
-        self.line(&format!("#{}  {who}  {words}", report.connection));
+        self.line(Some(report), Some(report.connection), words);
     }
 
-    /// A line that is no packet; JSON has none of these.
-    fn line(&mut self, words: &str) {
-        if self.look.style != Style::Json {
-            let line = format!("{}  {words}", clock(SystemTime::now()));
-            self.write(&format!("{}\n", paint(&line, Paint::Dim, self.look.colours)));
-        }
+    /// A line that is no packet.
+    fn line(&mut self, report: Option<Report>, connection: Option<u64>, words: &str) {
+        let time = SystemTime::now();
+        let text = if self.look.style == Style::Json {
+            let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            let direction = report.map(|report| report.direction.words());
+            json!({ "event": words, "direction": direction, "time": seconds, "connection": connection }).to_string()
+        } else {
+            let connection = connection.map_or(String::new(), |id| format!("#{id}  "));
+            let direction = report.map_or(String::new(), |report| format!("{}  ", report.direction.arrow()));
+            paint(&format!("{}  {connection}{direction}{words}", clock(time)), Paint::Dim, self.look.colours)
+        };
+        self.write(&format!("{text}\n"));
     }
 
     fn write(&mut self, text: &str) {
@@ -203,6 +201,8 @@ impl State {
 
     fn give_up_capture(&mut self, error: &std::io::Error) {
         self.capture = None;
-        self.say(None, &format!("the capture cannot be written ({error}), so it ends here"));
+        let words = format!("the capture cannot be written ({error}), so it ends here");
+        print_note(&words);
+        self.say(None, &words);
     }
 }

@@ -247,7 +247,7 @@ fn decode_reads_hexadecimal_raw_bytes_and_says_what_it_does_not_understand() {
     assert_eq!(notes, "chatserver: 1 of 2 packets were not understood\n");
     let (code, _, notes) = decode(&["-"], b"hello, world");
     assert_eq!(code, Some(5));
-    assert!(notes.contains("line 1: \"hello\" is not hexadecimal"), "{notes}");
+    assert!(notes.contains("line 1: 'h' in \"hello\" is no hexadecimal digit"), "{notes}");
     assert_eq!(decode(&["/no/such/file"], b"").0, Some(5));
     assert_eq!(decode(&["--short", "--json", "-"], b"").0, Some(2));
     let key = tempfile::NamedTempFile::new().unwrap();
@@ -255,6 +255,13 @@ fn decode_reads_hexadecimal_raw_bytes_and_says_what_it_does_not_understand() {
     let (code, text, _) = decode(&["--short", "--key-file", key.path().to_str().unwrap(), "-"], &stream);
     assert_eq!(code, Some(5));
     assert!(text.lines().all(|line| line.contains('✗')), "{text}");
+    // Also where the stream has both sides, or is told to be one's.
+    let both = [wire::login("ann"), wire::sealed(104, &wire::integer(1, 5)), wire::chat("ann", "bob", "?")].concat();
+    let (_, text, notes) = decode(&["--short", "-"], &both);
+    assert!(text.contains("server → client  PK_ServerPong") && text.contains("either way"), "{text}");
+    assert!(notes.contains("both sides' packets are mixed"), "{notes}");
+    let (_, text, _) = decode(&["--short", "--from", "server", "-"], &wire::chat("ann", "bob", "?"));
+    assert!(text.contains("server → client  PK_C2CTextChat"), "{text}");
 }
 
 #[test]

@@ -225,7 +225,6 @@ impl Network {
         let mut arrived = Vec::new();
         loop {
             let taken = take_batch(client, heartbeat.wait(), &mut arrived);
-            let is_heard = !arrived.is_empty();
             // What comes after the good-bye can no longer be acknowledged, and comes again: it is shown then.
             let is_shown = client.level() == Level::One || !self.is_leaving();
             replaced |= self.show(arrived.drain(..), is_shown);
@@ -233,9 +232,6 @@ impl Network {
                 return (lost, replaced);
             }
             self.send_waiting(client);
-            if is_heard {
-                heartbeat.heard();
-            }
             if let Err(lost @ ClientError::Timeout { what: Awaited::Pong }) = heartbeat.beat(client) {
                 // Of another error the next look at the connection tells, after all that came before.
                 return (lost, replaced);
