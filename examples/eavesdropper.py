@@ -133,7 +133,8 @@ def flip(options):
     if len(old) != len(new) or len(text) > 127:
         sys.exit("the new word must be as long as the old one, and the text below 128 bytes")
     if first - BLOCK < begin or at + len(old) > first + BLOCK or first + BLOCK > begin + len(text):
-        sys.exit("the word must lie in one block, which like the block before it must lie wholly within the text" + advice(begin, text, old))
+        rule = "the word must lie in one block, which like the block before it must lie wholly within the text"
+        sys.exit(rule + advice(begin, text, old))
 
     guess = text[first - begin : first - begin + BLOCK]
     change = bytearray(BLOCK)
