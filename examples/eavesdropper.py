@@ -9,7 +9,7 @@ flipping bits. Lesson 4 (docs/lessons/04-aes-cbc.md) explains each step. For you
     eavesdropper.py flip FILE LOGIN CHAT --guess FROM TO TEXT --change OLD NEW
                                                    change one word of the recorded text, with nothing but a guess of what it says
 """
-import argparse, itertools, os, socket, struct, sys, threading
+import argparse, errno, itertools, os, socket, struct, sys, threading
 
 NAMES = {1: "login", 2: "answer", 3: "logout", 4: "ping", 5: "chat", 101: "receipt", 102: "ack", 103: "notice", 104: "pong"}
 BLOCK = 16  # AES works on blocks of 16 bytes
@@ -42,9 +42,18 @@ def read_packet(connection):
 def record(options):
     """FILE gets a line for each packet: the number of its connection, > to the server or < to the client, and its bytes in hex."""
     host, port = options.listen.rsplit(":", 1)
-    listener = socket.create_server((host, int(port)))
+    try:
+        listener = socket.create_server((host, int(port)))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        sys.exit(f"{options.listen} is in use: is a tap of an earlier lesson still running?")
+    try:
+        file = open(options.file, "w")
+    except OSError as error:
+        sys.exit(f"{options.file}: {error.strerror}")
     print(f"listening on {options.listen}, passing on to {options.server}", flush=True)
-    with open(options.file, "w") as file:
+    with file:
         one_line_at_a_time = threading.Lock()
 
         def pass_on(source, target, number, arrow):
@@ -124,7 +133,8 @@ def flip(options):
     if len(old) != len(new) or len(text) > 127:
         sys.exit("the new word must be as long as the old one, and the text below 128 bytes")
     if first - BLOCK < begin or at + len(old) > first + BLOCK or first + BLOCK > begin + len(text):
-        sys.exit("the word must lie in one block, which like the block before it must lie wholly within the text")
+        rule = "the word must lie in one block, which like the block before it must lie wholly within the text"
+        sys.exit(rule + advice(begin, text, old))
 
     guess = text[first - begin : first - begin + BLOCK]
     change = bytearray(BLOCK)
@@ -147,6 +157,17 @@ def flip(options):
             print(f"plaintext block {first // BLOCK + 1}: {bytes(a ^ b for a, b in zip(guess, mask))!r}")
             return
     sys.exit("no luck: every noise was refused")
+
+
+def advice(begin, text, word):
+    """With which spaces around it the text could be changed."""
+    for before in range(2 * BLOCK):
+        at = begin + before + text.index(word)
+        first = at // BLOCK * BLOCK
+        after = max(0, first + BLOCK - (begin + before + len(text)))
+        if first - BLOCK >= begin and at + len(word) <= first + BLOCK and before + len(text) + after < 128:
+            return f";\nsend it with {before} more spaces at its beginning and {after} at its end, and guess that"
+    return ""
 
 
 def is_taken(server, login, chat):
