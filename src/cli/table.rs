@@ -46,7 +46,10 @@ mod tests {
 
     #[test]
     fn what_is_cut_fits_and_says_so() {
-        assert_eq!(["annabel", "anna", "小红红", "小红", "a"].map(|text| cut(text, 4)), ["ann…", "anna", "小…", "小红", "a"]);
+        assert_eq!(
+            ["annabel", "anna", "小红红", "小红", "a"].map(|text| cut(text, 4)),
+            ["ann…", "anna", "小…", "小红", "a"]
+        );
     }
 
     #[test]

@@ -168,7 +168,8 @@ mod tests {
 
     #[test]
     fn a_narrow_terminal_gets_what_fits_and_no_half_number() {
-        let answer = json!({ "sessions": [session("小红", 0), session("a name of thirty-five cells, or more", 2_000_000)] });
+        let answer =
+            json!({ "sessions": [session("小红", 0), session("a name of thirty-five cells, or more", 2_000_000)] });
         let table = |width: usize, now_ms: i64| table(&answer, Language::English, now_ms, Some(width));
         let (today, tomorrow) = (1_407_938_461_000, 1_407_938_461_000 + 86_400_000);
         // What has room is whole.

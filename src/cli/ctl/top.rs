@@ -5,7 +5,7 @@
 mod screen;
 mod view;
 
-use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::io::{BufRead, BufReader, ErrorKind, IsTerminal, Write};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,6 +24,8 @@ const STEP: Duration = Duration::from_secs(1);
 
 /// How long a look may take: then the server hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+const ENDED: &str = "the server has ended";
 
 /// Until the person or the server ends it; exit code 1 when it was the server.
 pub fn run(data: &DataArg) -> ExitCode {
@@ -86,9 +88,14 @@ fn show(
     Ok(())
 }
 
+/// Of a server that was killed, or closed the socket before the request.
+fn is_end(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted)
+}
+
 /// A signal, or a terminal that has changed its size, is no key.
 fn interrupted(error: std::io::Error) -> std::io::Result<bool> {
-    if error.kind() == std::io::ErrorKind::Interrupted { Ok(false) } else { Err(error) }
+    if error.kind() == ErrorKind::Interrupted { Ok(false) } else { Err(error) }
 }
 
 /// The server's socket.
@@ -110,7 +117,8 @@ impl Source {
             .and_then(|()| socket.write_all(format!("{request}\n").as_bytes()));
         let mut line = String::new();
         match asked.and_then(|()| self.lines.read_line(&mut line)) {
-            Ok(0) => Err("the server has ended".into()),
+            Ok(_) if !line.ends_with('\n') => Err(ENDED.into()),
+            Err(error) if is_end(&error) => Err(ENDED.into()),
             Err(error) => Err(format!("the server does not answer any more ({error})")),
             Ok(_) => {
                 let answer: Value = serde_json::from_str(&line)

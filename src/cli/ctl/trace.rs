@@ -88,7 +88,8 @@ mod tests {
             readable(&line, "Ann", false),
             "14:00:00.034  Ann → server  PK_C2CTextChat        to_uuid=\"Bob\" text_msg=\"two words\\u{202e}\" timestamp=7"
         );
-        let bad = json!({ "time": 34, "direction": "out", "name": "unknown type", "summary": "", "error": "bad\u{1b}" });
+        let bad =
+            json!({ "time": 34, "direction": "out", "name": "unknown type", "summary": "", "error": "bad\u{1b}" });
         assert_eq!(readable(&bad, "Ann", false), "00:00:00.034  server → Ann  unknown type          ✗ bad\\u{1b}");
         assert!(readable(&bad, "Ann", true).ends_with("\u{1b}[31m✗ bad\\u{1b}\u{1b}[0m"));
         assert!(readable(&json!({ "lost": 7 }), "Ann", false).contains("7 packets are not shown"));
