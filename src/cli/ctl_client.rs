@@ -47,7 +47,7 @@ pub fn connect(data: &Path) -> Result<Option<UnixStream>, String> {
 
 fn exchange(socket: &mut UnixStream, request: &str, deadline: Instant) -> io::Result<String> {
     socket.set_write_timeout(Some(remaining(deadline)?))?;
-    socket.write_all(format!("{request}\n").as_bytes())?;
+    write_request(socket, request)?;
     let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
     while !answer.ends_with(b"\n") {
         socket.set_read_timeout(Some(remaining(deadline)?))?;
@@ -60,6 +60,17 @@ fn exchange(socket: &mut UnixStream, request: &str, deadline: Instant) -> io::Re
     }
     answer.pop();
     String::from_utf8(answer).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "its answer is not UTF-8"))
+}
+
+/// Sends a request. A server that has no place for another connection says so and closes, and may have done it before this: what it said is there to read.
+///
+/// # Errors
+/// The socket's, that it is closed apart.
+pub fn write_request(mut socket: &UnixStream, request: &str) -> io::Result<()> {
+    match socket.write_all(format!("{request}\n").as_bytes()) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+        result => result,
+    }
 }
 
 /// Never zero, which would mean: for ever.
@@ -99,6 +110,15 @@ mod tests {
             socket.write_all(b"3}\n").unwrap();
         });
         assert_eq!(answer, Ok(Some("{\"saved\":3}".to_owned())));
+    }
+
+    #[test]
+    fn what_a_server_says_before_it_closes_is_read_also_when_it_took_no_request() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(b"{\"error\":\"8 connections are open already\"}\n").unwrap();
+        drop(theirs);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        assert_eq!(exchange(&mut ours, "status", deadline).unwrap(), "{\"error\":\"8 connections are open already\"}");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::client::{Client, ClientError, Connect, Event, Incoming, Level, Sessio
 use crate::config::parse_duration;
 use crate::language::{Language, say};
 use crate::protocol::NoticeCode;
-use crate::terminal::{escape, print_note, utc};
+use crate::terminal::{escape, escape_json, print_note, utc};
 
 /// How often the wait for a message looks whether Ctrl-C was pressed.
 const INTERRUPT_CHECK: Duration = Duration::from_millis(200);
@@ -294,8 +294,8 @@ struct JsonLine<'a> {
 pub(super) fn print(out: &mut impl Write, message: &Incoming, json: bool) -> io::Result<()> {
     let Incoming { from, to, text, time, msg_id, seq } = message;
     if json {
-        serde_json::to_writer(&mut *out, &JsonLine { from, to, text, time: *time, msg_id: *msg_id, seq: *seq })?;
-        out.write_all(b"\n")?;
+        let line = serde_json::to_string(&JsonLine { from, to, text, time: *time, msg_id: *msg_id, seq: *seq })?;
+        writeln!(out, "{}", escape_json(&line))?;
     } else {
         writeln!(out, "{} {}: {}", utc(*time), escape(from), escape(text))?;
     }

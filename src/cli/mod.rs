@@ -94,18 +94,18 @@ pub struct DataArg {
 
 const EXAMPLES: &str = "\
 Examples:
-  chatserver                                   the server, on 127.0.0.1:8989, its files in ./data
-  chatserver chat --as Ann --to Bob            a conversation; Bob types the same the other way
-  chatserver send --as Ann --to Bob 'hello'    one message, for scripts
-  chatserver listen --as Bob --json            what arrives for Bob, a line each
-  chatserver users                             who was here, and what waits for whom
-  chatserver report                            what a running server did, and whether it needs a hand
-  chatserver backup /backups/monday.db         a copy of everything, also while the server runs
-  chatserver config check                      which settings are in force, and where they come from
-  chatserver key new server.key                a key that nobody else has, for key_file and --key-file
-  chatserver tap --listen 127.0.0.1:8990       every packet between clients and the server, as it passes
-  chatserver decode session.pcapng             the packets in a capture, byte by byte
-  chatserver mail test                         whether mails to the operator arrive, and why not";
+  chatserver                                 the server; its files are in ./data
+  chatserver chat --as Ann --to Bob          a conversation; Bob does the same
+  chatserver send --as Ann --to Bob 'hello'  one message, for scripts
+  chatserver listen --as Bob --json          what arrives for Bob, a line each
+  chatserver users                           who was here, what waits for whom
+  chatserver report                          how a running server is
+  chatserver backup /backups/monday.db       a copy, also of a running server
+  chatserver config check                    the settings, and their origins
+  chatserver key new server.key              a key that nobody else has
+  chatserver tap --listen 127.0.0.1:8990     each packet as it passes
+  chatserver decode session.pcapng           a capture's packets, byte by byte
+  chatserver mail test                       whether mails to you arrive";
 
 /// The exit codes, as `--help` tells them.
 pub const EXIT_CODES: &str = "\
@@ -116,7 +116,7 @@ Exit codes:
   3  refused by the server
   4  timeout
   5  input could not be read
-  130, 143  the server was told a second time to stop (SIGINT, SIGTERM), and stopped at once";
+  130, 143  the server was told twice to stop (SIGINT, SIGTERM)";
 
 /// Reads the command line and does what it says.
 pub fn run() -> ExitCode {
@@ -213,6 +213,12 @@ mod tests {
         let help = error.to_string();
         for word in ["serve", "chat", "users", "config", "Examples:", "Exit codes:", "--allow-published-key"] {
             assert!(help.contains(word), "{word} is missing:\n{help}");
+        }
+        // Lines that are aligned by hand are never wrapped by a terminal of the usual width.
+        let error = CommandLine::try_parse_from(["chatserver", "ctl", "--help"]).unwrap_err().to_string();
+        let (requests, _) = error.split_once("Usage:").unwrap();
+        for line in [EXAMPLES, EXIT_CODES, requests].iter().flat_map(|text| text.lines()) {
+            assert!(line.chars().count() <= 80, "{line}");
         }
     }
 }

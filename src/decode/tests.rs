@@ -148,6 +148,28 @@ fn a_capture_is_shown_connection_by_connection() {
     assert_eq!(decode(&capture()[..], &other, &mut Vec::new()).unwrap().packets, 0);
 }
 
+#[test]
+fn what_a_capture_ends_within_is_shown_and_counted() {
+    let mut file = Vec::new();
+    let mut writer = Writer::new(&mut file, Resolution::Microseconds).unwrap();
+    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    let now = SystemTime::UNIX_EPOCH;
+    let id = writer.open(address(40_001), address(8989), now).unwrap();
+    writer.data(id, Direction::ToServer, &ping(1), now).unwrap();
+    writer.data(id, Direction::ToServer, &ping(2)[..20], now).unwrap();
+    let mut out = Vec::new();
+    assert_eq!(
+        decode(&file[..], &options(Style::Short), &mut out).unwrap(),
+        Count { packets: 2, faults: 1, ..Count::default() }
+    );
+    assert!(String::from_utf8(out).unwrap().contains("of which 20 of 24 are here"));
+    // Also where the file itself ends within a record.
+    let mut out = Vec::new();
+    file.extend_from_slice(&[0; 5]);
+    assert!(matches!(decode(&file[..], &options(Style::Short), &mut out), Err(DecodeError::Capture(_))));
+    assert!(String::from_utf8(out).unwrap().contains("of which 20 of 24 are here"));
+}
+
 /// SplitMix64.
 struct Chance(u64);
 

@@ -36,6 +36,7 @@ const REQUESTS: &[(&str, &str)] = &[
     ("session NAME", "the same of one user, also of one who is not there"),
     ("kick NAME", "ends that user's connection; what it has not acknowledged waits"),
     ("trace NAME", "that user's packets, decoded, a line each, until you close the connection"),
+    ("log", "what goes into the log now: the level in force"),
     ("log off|error|warn|info|debug|trace", "what goes into the log, until the next SIGHUP or start"),
     ("drain", "accepts no connection any more; those who are there go on"),
     ("drain off", "accepts connections again"),
@@ -197,10 +198,12 @@ fn answer(request: &str, shared: &Arc<Shared>) -> Result<Value, String> {
             Ok(json!({ "saved": counters.stored.total() - before }))
         }
         ["sessions"] => inside::sessions(shared),
+        ["log"] => Ok(inside::log_level()),
         ["log", level] => inside::log(level),
         ["drain"] => Ok(inside::drain(true, shared)),
         ["drain", "off"] => Ok(inside::drain(false, shared)),
         ["help"] => Ok(REQUESTS.iter().map(|(request, meaning)| ((*request).to_owned(), json!(meaning))).collect()),
+        [word @ ("session" | "kick" | "trace")] => Err(format!("{word} needs a NAME")),
         _ => Err(unknown(request)),
     }
 }

@@ -10,8 +10,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Shared;
-use crate::delivery::{Cursors, Mailbox, Session};
+use crate::delivery::{Cursors, Delivery, MailboxReading, Session};
 use crate::protocol::UserName;
+use crate::storage::StorageError;
 use crate::{logging, notify};
 
 /// One session as `sessions` shows it. Times are Unix milliseconds.
@@ -24,8 +25,8 @@ struct SessionLine {
     address: Option<String>,
     since: Option<i64>,
     level: Option<u32>,
-    /// Everything unsent is in memory: no disk has to be read.
-    live: bool,
+    /// Everything unsent is in memory: no disk has to be read. Of a session only.
+    live: Option<bool>,
     /// A writer brings it what waits, or waits for its socket.
     writer: bool,
     traced: bool,
@@ -40,9 +41,7 @@ struct SessionLine {
 }
 
 impl SessionLine {
-    /// `None`: the mailbox is not loaded.
-    fn of(user: &str, mailbox: &Mailbox) -> Option<SessionLine> {
-        let reading = mailbox.reading()?;
+    fn of(user: &str, reading: MailboxReading) -> SessionLine {
         let absent = SessionLine {
             user: user.to_owned(),
             connected: false,
@@ -50,7 +49,7 @@ impl SessionLine {
             address: None,
             since: None,
             level: None,
-            live: reading.is_live,
+            live: None,
             writer: false,
             traced: false,
             waiting: reading.waiting,
@@ -61,13 +60,13 @@ impl SessionLine {
             packets_out: 0,
             window: reading.cursors,
         };
-        Some(match reading.present {
-            Some(session) => absent.with(&session),
+        match reading.present {
+            Some(session) => absent.with(&session, reading.is_live),
             None => absent,
-        })
+        }
     }
 
-    fn with(self, session: &Session) -> SessionLine {
+    fn with(self, session: &Session, is_live: bool) -> SessionLine {
         let (outbox, (packets_in, last_packet_at)) = (session.outbox.reading(), session.heard());
         SessionLine {
             user: session.name.as_written().to_owned(),
@@ -76,6 +75,7 @@ impl SessionLine {
             address: Some(session.arrival.address.to_string()),
             since: Some(session.arrival.at),
             level: Some(if session.is_level_2() { 2 } else { 1 }),
+            live: Some(is_live),
             writer: outbox.has_writer,
             traced: session.is_traced(),
             outbox_bytes: outbox.unwritten_bytes,
@@ -97,7 +97,8 @@ pub(super) fn sessions(shared: &Arc<Shared>) -> Result<Value, String> {
     let delivery = &shared.delivery;
     let mut lines = Vec::new();
     for mailbox in delivery.registry.all() {
-        lines.extend(SessionLine::of(mailbox.key(), &mailbox).filter(|line| line.connected));
+        let reading = mailbox.reading().filter(|reading| reading.present.is_some());
+        lines.extend(reading.map(|reading| SessionLine::of(mailbox.key(), reading)));
         delivery.release(mailbox);
     }
     lines.sort_by(|one, other| one.user.cmp(&other.user));
@@ -107,10 +108,20 @@ pub(super) fn sessions(shared: &Arc<Shared>) -> Result<Value, String> {
 /// One user, there or not. May read the disk.
 pub(super) fn session(name: &str, shared: &Arc<Shared>) -> Result<Value, String> {
     let (name, delivery) = (user(name)?, &shared.delivery);
-    let mailbox = delivery.mailbox(name.key()).map_err(|error| error.to_string())?;
-    let line = SessionLine::of(name.as_written(), &mailbox);
+    match known(&name, delivery).map_err(|error| error.to_string())? {
+        Some(reading) => json(&SessionLine::of(name.as_written(), reading)),
+        None => Err(format!("{} was never here", name.as_written())),
+    }
+}
+
+/// How the mailbox of a user stands; `None`: nobody of that name was ever here, and nothing waits for one. May read the disk.
+pub(super) fn known(name: &UserName, delivery: &Delivery) -> Result<Option<MailboxReading>, StorageError> {
+    let mailbox = delivery.mailbox(name.key())?;
+    let reading = mailbox.reading().expect("`Delivery::mailbox` loads it");
     delivery.release(mailbox);
-    json(&line.ok_or("its mailbox cannot be read now; ask again")?)
+    // In this order: a login that is not in the mailbox any more is in the database.
+    let is_known = reading.present.is_some() || reading.is_seen || reading.waiting > 0;
+    Ok((is_known || delivery.storage.is_user(name.key())?).then_some(reading))
 }
 
 /// Ends the connection of a user.
@@ -139,6 +150,11 @@ pub(super) fn present(name: &UserName, shared: &Shared) -> Option<Arc<Session>> 
 /// A name that somebody could have.
 pub(super) fn user(name: &str) -> Result<UserName, String> {
     UserName::parse(name).map_err(|error| error.to_string())
+}
+
+/// What goes into the log now.
+pub(super) fn log_level() -> Value {
+    json!({ "log": log::max_level().as_str().to_lowercase() })
 }
 
 /// What goes into the log from now on. The configuration is as it was: SIGHUP and the next start take its level again.

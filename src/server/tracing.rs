@@ -33,8 +33,10 @@ pub(super) fn stream(socket: &UnixStream, name: &str, shared: &Arc<Shared>) -> R
     log::info!("ctl.sock: a trace of {} begins", name.as_written());
     let mut stream =
         Stream { socket, bytes: VecDeque::new(), noted: VecDeque::new(), lost: 0, taken_at: Instant::now() };
-    let begins = json!({ "trace": name.as_written(), "connected": inside::present(&name, shared).is_some() });
-    stream.put(&begins);
+    // Where the disk cannot be read now, the trace goes on without knowing.
+    let is_connected = inside::present(&name, shared).is_some();
+    let is_known = is_connected || inside::known(&name, &shared.delivery).map_or(true, |known| known.is_some());
+    stream.put(&json!({ "trace": name.as_written(), "connected": is_connected, "known": is_known }));
     let why = stream.run(&looking);
     drop(looking);
     log::info!("ctl.sock: the trace of {} ends: {why}", name.as_written());
@@ -171,8 +173,8 @@ fn line(noted: &Noted, cipher: &Cipher) -> Value {
     line
 }
 
-/// {type, name, fields, error}, as `decode --json` says it.
+/// {type, name, fields, error}, as `decode --json` says it, and the fields in a line, as `decode --short` does.
 fn explained(packet: &[u8], cipher: &Cipher) -> Value {
     let it = explain(packet, cipher, packet.len());
-    json!({ "type": it.kind, "name": it.name(), "fields": it.json(), "error": it.fault.as_ref().map(ToString::to_string) })
+    json!({ "type": it.kind, "name": it.name(), "fields": it.json(), "summary": it.summary(), "error": it.fault.as_ref().map(ToString::to_string) })
 }

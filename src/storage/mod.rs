@@ -208,6 +208,12 @@ impl Storage {
         self.readers.read(move |connection| messages::backlog(connection, &recipient))
     }
 
+    /// Whether the user `key` (`UserName::key`) ever logged in, as far as that was saved.
+    pub fn is_user(&self, key: &str) -> Result<bool, StorageError> {
+        let key = key.to_owned();
+        self.readers.read(move |connection| users::is_known(connection, &key))
+    }
+
     /// What is remembered of the level-2 sender `key` (`UserName::key`), from one moment.
     pub fn sender(&self, key: &str) -> Result<SenderState, StorageError> {
         let key = key.to_owned();

@@ -76,6 +76,11 @@ pub(super) fn seen(transaction: &Transaction, seen: &[Seen]) -> Result<(), Stora
     Ok(())
 }
 
+/// Whether a user is registered.
+pub(super) fn is_known(connection: &Connection, key: &str) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM users WHERE name_key = ?1")?.exists([key])
+}
+
 /// Raises the floor; a lower one changes nothing.
 ///
 /// # Errors
@@ -126,6 +131,8 @@ mod tests {
             waiting_bytes,
         };
         assert_eq!(users(dir.path()).unwrap(), [line("Ann", 20, 20, 0, 0), line("Zoe\u{301}", 10, 30, 1, 6)]);
+        let known = ["Ann", "Zo\u{e9}", "nobody", "ann"].map(|key| storage.is_user(key).unwrap());
+        assert_eq!(known, [true, true, false, false]);
         storage.close().unwrap();
         assert_eq!(users(dir.path()).unwrap().len(), 2, "also when no server runs");
     }

@@ -66,7 +66,40 @@ fn sessions_tells_of_each_where_from_since_when_and_what_passed() {
     let carol = ctl.ask("session carol");
     assert_eq!((&carol["connected"], number(&carol, "waiting"), &carol["address"]), (&false.into(), 3, &Value::Null));
     assert!(error(&ctl.ask("session no\u{7}body")).contains("invisible"));
-    assert!(error(&ctl.ask("session")).contains("unknown request"));
+    assert_eq!(carol["live"], Value::Null);
+}
+
+#[test]
+fn a_name_that_was_never_here_is_an_error() {
+    let server = Server::start(|setup| setup.set("save_interval", "1 h"));
+    let mut ctl = Ctl::of(&server);
+    assert_eq!(error(&ctl.ask("session nosuch")), "nosuch was never here");
+    // Who has logged in was here, on disk or not yet; so was one for whom something waits.
+    let mut ann = server.login("ann");
+    send_all(&mut ann, "carol", &["kept"]);
+    ann.logout().unwrap();
+    eventually("she is gone", || ctl.ask("session ann")["connected"] == false);
+    assert_eq!(number(&ctl.ask("session carol"), "waiting"), 1);
+    ctl.ask("save");
+    assert_eq!(ctl.ask("session ann")["live"], Value::Null);
+    assert_eq!(error(&ctl.ask("session nosuch")), "nosuch was never here", "asking makes nobody");
+    for word in ["session", "kick", "trace"] {
+        assert_eq!(error(&ctl.ask(word)), format!("{word} needs a NAME"));
+    }
+    let ctl = |arguments: &[&str]| {
+        let mut command = program();
+        command.arg("ctl").args(arguments).arg("--data").arg(server.data()).env("LANG", "C");
+        let output = run(command, "");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    assert_eq!(ctl(&["session", "nosuch"]), (Some(3), "{\"error\":\"nosuch was never here\"}\n".into(), "".into()));
+    let (code, absent, _) = ctl(&["session", "ann"]);
+    assert!(code == Some(0) && absent.contains("\nlive                  -\n"), "{absent}");
+    for word in ["session", "kick", "trace"] {
+        let (code, _, why) = ctl(&[word]);
+        assert!(code == Some(2) && why.contains(&format!("{word} needs a NAME")), "{code:?} {why}");
+    }
 }
 
 #[test]
@@ -178,7 +211,9 @@ fn the_logs_level_changes_until_the_next_sighup() {
     let server = Server::start_default();
     let mut ctl = Ctl::of(&server);
     assert!(error(&ctl.ask("log loud")).contains("off, error, warn, info, debug, trace"));
+    assert_eq!(ctl.ask("log").to_string(), r#"{"log":"info"}"#);
     assert_eq!(ctl.ask("log debug").to_string(), r#"{"log":"debug","was":"info"}"#);
+    assert_eq!(ctl.ask("log")["log"], "debug");
     let socket = server.socket();
     server.wait_for_log("connected");
     drop(socket);
@@ -250,6 +285,7 @@ fn the_command_prints_tables() {
     // What `help` lists is what `--help` lists.
     let help: Value = serde_json::from_str(&ctl(&["help"]).1).unwrap();
     let told = ctl(&["--help"]).1;
+    assert!(told.contains("\n                       passed; on a narrow") && told.contains("Exit codes:"), "{told}");
     for request in help.as_object().unwrap().keys() {
         let first = request.split(' ').next().unwrap();
         assert!(told.contains(&format!("\n  {first}")), "--help does not tell of {request}:\n{told}");

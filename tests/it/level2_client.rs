@@ -474,6 +474,42 @@ fn the_commands_speak_level_1_where_there_is_no_other() {
     served.join().unwrap();
 }
 
+/// A packet that takes longer than two pings comes all the same: any byte is a sign of life.
+#[test]
+fn a_slow_line_is_not_a_silent_one() {
+    let server = Server::start(|setup| setup.set("read_timeout", "1500 ms"));
+    let mut eve = server.login("eve");
+    let text = "x".repeat(3000);
+    eve.send("ann", &text).unwrap();
+    eve.roundtrip().unwrap();
+    // A line that carries 100 bytes in 50 ms to the client: 1.5 s for the message, and a ping is due every half second.
+    let line = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (addr, to) = (line.local_addr().unwrap().to_string(), server.addr().to_owned());
+    let connections = Arc::new(Mutex::new(0));
+    let counted = connections.clone();
+    thread::spawn(move || {
+        for client in line.incoming().map_while(Result::ok) {
+            *counted.lock() += 1;
+            let server = TcpStream::connect(&to).unwrap();
+            let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            thread::spawn(move || std::io::copy(&mut from_client, &mut to_server));
+            let (mut server, mut client) = (server, client);
+            thread::spawn(move || {
+                let mut piece = [0; 100];
+                while let Ok(count @ 1..) = server.read(&mut piece) {
+                    thread::sleep(Duration::from_millis(50)); // the line's own slowness
+                    if client.write_all(&piece[..count]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let listening = Running::start(&["listen", "--as", "ann"], &addr);
+    listening.prints(&text);
+    assert_eq!(*connections.lock(), 1, "{}", listening.err.lock());
+}
+
 #[test]
 fn a_server_that_answers_no_more_pings_is_left_for_a_new_connection() {
     /// Answers the first ping; gives the number of pings until the client closes.

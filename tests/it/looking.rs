@@ -38,7 +38,7 @@ fn a_trace_shows_each_packet_of_one_user_over_logins_and_takeovers() {
     let mut server = Server::start_default();
     let mut looker = Looker::at(&server, "ann");
     let begun = looker.line();
-    assert_eq!((&begun["trace"], &begun["connected"]), (&"ann".into(), &false.into()));
+    assert_eq!((&begun["trace"], &begun["connected"], &begun["known"]), (&"ann".into(), &false.into(), &false.into()));
     server.wait_for_log("a trace of ann begins");
     // Who logs in later is seen from the first packet on; others are not.
     let mut bob = server.login("bob");
@@ -129,9 +129,10 @@ fn the_command_prints_a_line_for_each_packet() {
     let line = lines.next().unwrap();
     let (time, rest) = line.split_once("  ").unwrap();
     assert!(time.len() == 12 && time.as_bytes()[8] == b'.', "{line}");
-    assert!(rest.starts_with("bob → server  PK_C2CTextChat  from_uuid=bob text_msg=\"two words\""), "{line}");
+    let words = "bob → server  PK_C2CTextChat        from_uuid=\"bob\" to_uuid=\"ann\" text_msg=\"two words\" ";
+    assert!(rest.starts_with(words), "{line}");
     bob.ping().unwrap();
-    assert!(lines.next().unwrap().contains("  PK_ClientPing  ping=true"));
+    assert!(lines.next().unwrap().contains("  PK_ClientPing         ping=true"));
     drop(server);
     // The server was killed: the command ends by itself.
     assert_eq!(lines.next(), None);

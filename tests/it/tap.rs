@@ -198,6 +198,28 @@ fn a_connection_is_cut_closed_or_silent_after_so_many_bytes() {
     server.wait_for_log("ann: replaced by another login");
 }
 
+/// A reset is no leave-taking: what the client had not read must come again, also when the tap was between.
+#[test]
+fn a_reset_is_passed_on_as_one_also_when_messages_are_on_their_way() {
+    let server = Server::start_default();
+    let tap = Tap::start(&server, &[]);
+    let mut eve = server.login("eve");
+    for round in 0..5 {
+        let mut socket = tap.socket();
+        socket.write_all(&wire::login("ann")).unwrap();
+        socket.read_exact(&mut [0; 40]).unwrap();
+        send_all(&mut eve, "ann", &vec!["x".repeat(50_000); 20]);
+        rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
+        drop(socket);
+        eventually("it is lost", || server.logged("ann: connection lost") == round + 1);
+        assert_eq!(server.logged("ann: closed by the client"), 0);
+        // Nothing waits for the next round.
+        let mut ann = server.login("ann");
+        all_texts(&mut ann);
+        ann.logout().unwrap();
+    }
+}
+
 #[test]
 fn one_bit_turned_over_spoils_one_block_and_changes_the_next() {
     let server = Server::start_default();

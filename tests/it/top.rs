@@ -115,7 +115,7 @@ fn top_ends_with_the_server_with_a_signal_and_with_ctrl_c() {
     last.shows("annabel");
     Ctl::of(&server).ask("save");
     server.kill9();
-    last.shows("the server");
+    last.shows("the server has ended");
     last.ends(1);
     // Without a terminal there is nothing to draw on.
     let mut command = program();

@@ -2,23 +2,26 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::no_server;
 use crate::cli::{DataArg, ctl_client, fail};
-use crate::terminal::{escape, utc};
+use crate::terminal::{Style, colours_wanted, escape, escape_json, paint, utc};
 
 /// Until the server ends it, or whoever reads this has read enough; exit code 3 when the server refuses.
-pub fn run(data: &DataArg, request: &str, is_json: bool) -> ExitCode {
+pub fn run(data: &DataArg, request: &str, is_json: bool, timeout: Duration) -> ExitCode {
     let socket = match ctl_client::connect(&data.data).and_then(|socket| socket.ok_or_else(|| no_server(data))) {
         Ok(socket) => socket,
         Err(why) => return fail(why),
     };
-    if let Err(error) = (&socket).write_all(format!("{request}\n").as_bytes()) {
+    // For the first line: after it there may be nothing to show for as long as it likes.
+    let asked = socket.set_read_timeout(Some(timeout)).and_then(|()| ctl_client::write_request(&socket, request));
+    if let Err(error) = asked {
         return fail(format!("the server cannot be asked ({error}); its log says why"));
     }
-    let (mut name, mut out) = (String::new(), std::io::stdout().lock());
+    let (mut name, mut out, colours) = (String::new(), std::io::stdout().lock(), colours_wanted());
     for line in BufReader::new(&socket).lines() {
         let line = match line {
             Ok(line) => line,
@@ -29,8 +32,9 @@ pub fn run(data: &DataArg, request: &str, is_json: bool) -> ExitCode {
         };
         if let Some(begun) = value["trace"].as_str() {
             name = escape(begun).into_owned();
+            let _ = socket.set_read_timeout(None);
         }
-        let text = if is_json { line } else { readable(&value, &name) };
+        let text = if is_json { escape_json(&line).into_owned() } else { readable(&value, &name, colours) };
         // Whoever has read enough and closed it, as `head` does, is no error.
         if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
             return ExitCode::SUCCESS;
@@ -42,10 +46,14 @@ pub fn run(data: &DataArg, request: &str, is_json: bool) -> ExitCode {
     if name.is_empty() { fail("the server closed the connection; its log says why") } else { ExitCode::SUCCESS }
 }
 
-/// A line for a person.
-fn readable(line: &Value, user: &str) -> String {
+/// A line for a person, in the words of `decode --short` and `tap`.
+fn readable(line: &Value, user: &str, colours: bool) -> String {
     if line["trace"].is_string() {
-        let there = if line["connected"] == true { "is there" } else { "is not there yet" };
+        let there = match (line["connected"] == true, line["known"] == false) {
+            (true, _) => "is there",
+            (false, false) => "is not there yet",
+            (false, true) => "is not there and was never here",
+        };
         return format!("tracing {user}, who {there}; Ctrl-C ends it");
     }
     if let Some(lost) = line["lost"].as_u64() {
@@ -54,26 +62,19 @@ fn readable(line: &Value, user: &str) -> String {
     let Some(at) = line["time"].as_i64() else { return line.to_string() };
     let utc = utc(at.div_euclid(1000));
     let clock = utc.get(11..19).unwrap_or(&utc);
-    let route = if line["direction"] == "in" { format!("{user} → server") } else { format!("server → {user}") };
-    let name = line["name"].as_str().map_or_else(|| format!("type {}", line["type"]), str::to_owned);
-    let error = line["error"].as_str().map_or(String::new(), |error| format!(" error: {}", escape(error)));
-    format!("{clock}.{:03}  {route}  {name} {}{error}", at.rem_euclid(1000), fields(&line["fields"]))
-}
-
-/// `to=Bob text="hello"`: what is not there is left out.
-fn fields(fields: &Value) -> String {
-    let Some(fields) = fields.as_object() else { return String::new() };
-    let shown =
-        fields.iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| format!(" {name}={}", shown(value)));
-    shown.collect()
-}
-
-fn shown(value: &Value) -> String {
-    let is_word = |text: &str| !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || "\"=\\".contains(c));
-    match value {
-        Value::String(text) if is_word(text) => escape(text).into_owned(),
-        other => escape(&other.to_string()).into_owned(),
-    }
+    let route = match line["direction"] == "in" {
+        true => paint(&format!("{user} → server"), Style::Cyan, colours),
+        false => paint(&format!("server → {user}"), Style::Green, colours),
+    };
+    let time = paint(&format!("{clock}.{:03}", at.rem_euclid(1000)), Style::Dim, colours);
+    let text = |name: &str| escape(line[name].as_str().unwrap_or_default()).into_owned();
+    let error = match line["error"].is_string() {
+        true => paint(&format!("✗ {}", text("error")), Style::Red, colours),
+        false => String::new(),
+    };
+    let mut words = vec![time, route, format!("{:<20}", text("name")), text("summary"), error];
+    words.retain(|word| !word.is_empty());
+    words.join("  ").trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -83,16 +84,20 @@ mod tests {
 
     #[test]
     fn a_packet_is_a_line_that_commands_no_terminal() {
-        let fields = json!({ "to": "Bob", "text": "two words\u{1b}[2J\u{202e}", "msg_id": null, "time": 7 });
         let line = json!({
-            "time": 1_407_938_400_034_i64, "direction": "in", "type": 5, "name": "PK_C2CTextChat", "fields": fields, "error": null,
+            "time": 1_407_938_400_034_i64, "direction": "in", "type": 5, "name": "PK_C2CTextChat", "error": null,
+            "summary": "to_uuid=\"Bob\" text_msg=\"two words\u{202e}\" timestamp=7",
         });
         assert_eq!(
-            readable(&line, "Ann"),
-            "14:00:00.034  Ann → server  PK_C2CTextChat  text=\"two words\\u001b[2J\\u{202e}\" time=7 to=Bob"
+            readable(&line, "Ann", false),
+            "14:00:00.034  Ann → server  PK_C2CTextChat        to_uuid=\"Bob\" text_msg=\"two words\\u{202e}\" timestamp=7"
         );
-        let bad = json!({ "time": 34, "direction": "out", "type": 9, "name": null, "fields": null, "error": "bad" });
-        assert_eq!(readable(&bad, "Ann"), "00:00:00.034  server → Ann  type 9  error: bad");
-        assert!(readable(&json!({ "lost": 7 }), "Ann").contains("7 packets are not shown"));
+        let bad =
+            json!({ "time": 34, "direction": "out", "name": "unknown type", "summary": "", "error": "bad\u{1b}" });
+        assert_eq!(readable(&bad, "Ann", false), "00:00:00.034  server → Ann  unknown type          ✗ bad\\u{1b}");
+        assert!(readable(&bad, "Ann", true).ends_with("\u{1b}[31m✗ bad\\u{1b}\u{1b}[0m"));
+        assert!(readable(&json!({ "lost": 7 }), "Ann", false).contains("7 packets are not shown"));
+        let begun = json!({ "trace": "Ann", "connected": false, "known": false });
+        assert!(readable(&begun, "Ann", false).contains("who is not there and was never here; Ctrl-C"));
     }
 }

@@ -98,6 +98,8 @@ pub struct MailboxReading {
     pub waiting: u64,
     /// Who is there.
     pub present: Option<Arc<Session>>,
+    /// A login is not in the database yet.
+    pub is_seen: bool,
 }
 
 /// What a session begins with.
@@ -372,7 +374,8 @@ impl Mailbox {
             last: window.last(),
         };
         let present = state.present.as_ref().map(|present| present.session.clone());
-        Some(MailboxReading { cursors, is_live: window.is_live(), waiting: state.waiting(), present })
+        let is_seen = state.seen.is_some();
+        Some(MailboxReading { cursors, is_live: window.is_live(), waiting: state.waiting(), present, is_seen })
     }
 
     /// Takes in a message: the packet as a level-1 recipient gets it, with a text of `text_bytes`, and its level-2 sender's number. Never waits. Call
