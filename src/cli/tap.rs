@@ -80,7 +80,7 @@ struct MischiefArgs {
     #[arg(long, value_enum)]
     from: Option<Side>,
 
-    /// Each byte in a segment of its own
+    /// Each byte in a segment of its own, 5 ms after the one before
     #[arg(long, conflicts_with = "join")]
     one_byte: bool,
 

@@ -221,7 +221,8 @@ fn layer(out: &mut String, packet: &Explained<'_>, layer: Layer, offset: u64, lo
     let in_line = if look.is_narrow() { 8 } else { 16 };
     // Behind the offset and the bytes.
     let margin = 12 + 3 * in_line;
-    let width = look.columns.map_or(usize::MAX, |columns| columns.saturating_sub(margin + 1).max(20));
+    let columns = look.columns.filter(|_| look.is_narrow());
+    let width = columns.map_or(usize::MAX, |columns| columns.saturating_sub(margin + 1).max(20));
     for part in packet.parts.iter().filter(|part| part.layer == layer) {
         let meaning = escape(&part.meaning);
         let mut words = wrapped(&meaning, width).into_iter();

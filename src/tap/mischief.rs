@@ -43,7 +43,7 @@ pub enum Stop {
 pub struct Mischief {
     /// To bytes of one direction alone; `None`: of both.
     pub only: Option<Direction>,
-    /// Each byte in a segment of its own.
+    /// Each byte in a segment of its own, 5 ms after the one before.
     pub one_byte: bool,
     /// So many packets in one segment; what does not come within 200 ms is not waited for.
     pub join: Option<usize>,
@@ -87,6 +87,11 @@ impl Wrong {
     /// How long bytes are kept back.
     pub fn delay(&self) -> Duration {
         self.mischief.delay
+    }
+
+    /// Whether each byte goes alone.
+    pub fn is_byte_by_byte(&self) -> bool {
+        self.mischief.one_byte
     }
 
     /// Whether something is held that `let_go` would give.

@@ -14,6 +14,9 @@ use crate::{limits, threads};
 /// How long packets that are to be joined wait for more.
 const JOIN_TIMEOUT: Duration = Duration::from_millis(200);
 
+/// Between two bytes that go alone: the receiver should have read the one before.
+const BYTE_PAUSE: Duration = Duration::from_millis(5);
+
 /// What is read at once, bytes.
 const READ_BYTES: usize = 64 << 10;
 
@@ -130,7 +133,10 @@ fn pump(tap: &Tap, pair: &Pair, report: Report, wrong: &mut Wrong, steps: &Recei
         if pair.is_silent.load(Ordering::Relaxed) {
             return stay_silent(steps);
         }
-        for deed in deeds {
+        for (index, deed) in deeds.into_iter().enumerate() {
+            if index > 0 && wrong.is_byte_by_byte() {
+                std::thread::sleep(BYTE_PAUSE);
+            }
             match deed {
                 Deed::Flipped(flip) => {
                     tap.watcher.tell(report, &format!("turned over bit {} of byte {}", flip.bit, flip.offset));

@@ -479,10 +479,10 @@ fn the_commands_speak_level_1_where_there_is_no_other() {
 fn a_slow_line_is_not_a_silent_one() {
     let server = Server::start(|setup| setup.set("read_timeout", "1500 ms"));
     let mut eve = server.login("eve");
-    let text = "x".repeat(3000);
+    let text = "x".repeat(6000);
     eve.send("ann", &text).unwrap();
     eve.roundtrip().unwrap();
-    // A line that carries 100 bytes in 50 ms to the client: 1.5 s for the message, and a ping is due every half second.
+    // A line that carries 100 bytes in 50 ms to the client: 3 s for the message, and a ping is due every half second.
     let line = TcpListener::bind("127.0.0.1:0").unwrap();
     let (addr, to) = (line.local_addr().unwrap().to_string(), server.addr().to_owned());
     let connections = Arc::new(Mutex::new(0));
