@@ -39,7 +39,7 @@ impl Shared {
             memory: MemoryStatus {
                 used_bytes: delivery.memory.used_bytes(),
                 limit_bytes: delivery.memory.limit_bytes(),
-                waiting_senders: delivery.memory.waiting(),
+                waiting_senders: delivery.memory.starving(),
             },
             database: DatabaseStatus {
                 used_bytes: delivery.storage.used_bytes(),
