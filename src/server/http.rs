@@ -112,6 +112,9 @@ impl Drop for Place {
     }
 }
 
+/// Less than this the kernel does not wait: 0 would be for ever.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// The path that is always answered.
 const HEALTH: &str = "/health";
 
@@ -193,17 +196,19 @@ fn read_within(mut socket: &TcpStream, bytes: &mut [u8], deadline: Instant) -> i
     }
 }
 
-/// Writes all, by the deadline.
+/// Writes all, by the deadline. A first write is tried in any case: the word that a request took too long fits into any socket.
 fn write_within(mut socket: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
-    while !bytes.is_empty() {
-        socket.set_write_timeout(Some(left(deadline)?))?;
+    let mut patience = left(deadline).unwrap_or(SHORTEST);
+    loop {
+        socket.set_write_timeout(Some(patience))?;
         match socket.write(bytes) {
+            Ok(count) if count == bytes.len() => return Ok(()),
             Ok(count) => bytes = &bytes[count..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
+        patience = left(deadline)?;
     }
-    Ok(())
 }
 
 /// The time until then.
@@ -212,7 +217,7 @@ fn write_within(mut socket: &TcpStream, mut bytes: &[u8], deadline: Instant) -> 
 /// There is none, or less than the kernel can wait.
 fn left(deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
-    if left < Duration::from_millis(1) { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+    if left < SHORTEST { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
 /// The path that a request's target names. A proxy is sent, and may pass on, the absolute form: `http://host:port/path` (RFC 9112 §3.2.2).
