@@ -77,13 +77,19 @@ pub const CTL_CONNECTIONS: usize = 8;
 /// What a `trace` may hold that its reader has not taken, bytes of packets with `ENTRY_BYTES` for each. Past it packets are not shown, and counted.
 pub const TRACE_BYTES: usize = 1024 * 1024;
 
-/// Connections to `metrics_listen` at one time; further ones are closed at once. A collector has one.
+/// Connections to `metrics_listen` at one time; further ones are asked for /health only. A collector has one.
 pub const HTTP_CONNECTIONS: usize = 8;
+
+/// So many more are answered when they ask for /health, and 503 when they ask for anything else.
+pub const HTTP_HEALTH_CONNECTIONS: usize = 4;
+
+/// How long a status waits for what waits on disk; past it that part is missing.
+pub const BACKLOG_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Longest head of an HTTP request, bytes; a longer one is answered with 400.
 pub const HTTP_HEAD_BYTES: usize = 8 * 1024;
 
-/// How long an HTTP request may take to arrive, and its answer to leave; a slower one is answered with 408, or closed.
+/// How long an HTTP request may take to arrive and its answer to leave, together, from accept on; a slower one is answered with 408, or closed.
 pub const HTTP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Longest request line on `ctl.sock`, bytes; a longer one ends its connection.

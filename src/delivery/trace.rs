@@ -59,7 +59,8 @@ impl Trace {
         let is_first = {
             let mut queue = self.queue.lock();
             let bytes = queue.bytes + packet.len() + limits::ENTRY_BYTES;
-            if bytes > limits::TRACE_BYTES {
+            // After a loss it takes nothing until it is emptied, so that the loss has its place.
+            if queue.lost > 0 || bytes > limits::TRACE_BYTES {
                 queue.lost += 1;
                 return;
             }
@@ -154,8 +155,10 @@ mod tests {
         let packet = vec![7; 1000];
         let fit = limits::TRACE_BYTES / (packet.len() + limits::ENTRY_BYTES);
         (0..fit + 5).for_each(|at| trace.note(1, Direction::Out, at as u64, &packet));
+        // A small one would fit, but not at its place: behind those that are lost.
+        trace.note(1, Direction::Out, 0, &[]);
         let (noted, lost) = trace.take();
-        assert_eq!((noted.len(), lost), (fit, 5));
+        assert_eq!((noted.len(), lost), (fit, 6));
         assert!(noted.iter().map(|noted| noted.offset).eq(0..fit as u64));
         trace.note(1, Direction::In, 0, &packet);
         assert_eq!((trace.take().0.len(), trace.take()), (1, (Vec::new(), 0)));

@@ -55,6 +55,9 @@ pub enum Finding {
 /// What is so bad now that nobody should wait for the next report; `recent` is what was counted since the last look.
 pub fn urgent(status: &Status, recent: &Counts) -> Vec<Finding> {
     let (machine, memory, database) = (&status.machine, &status.memory, &status.database);
+    let connections = &status.connections;
+    let is_door_full =
+        recent.refused_max_connections > 0 || connections.limit > 0 && connections.open >= connections.limit;
     let is_memory_full =
         memory.waiting_senders > 0 || memory.used_bytes as f64 >= memory.limit_bytes as f64 * NEARLY_ALL;
     let rules = [
@@ -71,7 +74,7 @@ pub fn urgent(status: &Status, recent: &Counts) -> Vec<Finding> {
             machine.thread_use() >= NEARLY_ALL || recent.failed_thread > 0,
             Finding::Threads { used: machine.threads.unwrap_or(0), limit: machine.thread_limit.unwrap_or(0) },
         ),
-        (recent.refused_max_connections > 0, Finding::ConnectionsFull { limit: status.connections.limit as u64 }),
+        (is_door_full, Finding::ConnectionsFull { limit: connections.limit as u64 }),
         (database.used_bytes >= database.limit_bytes, Finding::DatabaseFull { limit_bytes: database.limit_bytes }),
     ];
     rules.into_iter().filter(|(holds, _)| *holds).map(|(_, finding)| finding).collect()
@@ -289,7 +292,7 @@ impl Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::{BacklogStatus, DatabaseStatus, Machine, MemoryStatus};
+    use crate::health::{BacklogStatus, ConnectionStatus, DatabaseStatus, Machine, MemoryStatus};
 
     fn well() -> Status {
         Status {
@@ -323,6 +326,10 @@ mod tests {
         assert_eq!(with(|status| status.memory.used_bytes = 950), ["memory-full"]);
         assert_eq!(with(|status| status.memory.waiting_senders = 1), ["memory-full"]);
         assert_eq!(with(|status| status.database.used_bytes = 1000), ["database-full"]);
+        let door = |open| Status { connections: ConnectionStatus { open, limit: 10, ..Default::default() }, ..well() };
+        assert_eq!(names(urgent(&door(9), &none)), [""; 0]);
+        // Nobody was refused lately: who comes next will be.
+        assert_eq!(names(urgent(&door(10), &none)), ["connections-full"]);
         let machine =
             |descriptors| Machine { descriptors: Some(descriptors), descriptor_limit: Some(100), ..Machine::default() };
         assert_eq!(names(urgent(&Status { machine: machine(94), ..well() }, &none)), [""; 0]);

@@ -77,7 +77,7 @@ pub struct MemoryStatus {
     pub used_bytes: usize,
     /// `memory_bytes`.
     pub limit_bytes: usize,
-    /// Senders that wait for room.
+    /// Senders that wait for memory; not those who wait for the receipts of their own messages.
     pub waiting_senders: usize,
 }
 

@@ -56,6 +56,8 @@ struct Period {
     /// The end of the last sample, and the counts then.
     sampled_at: i64,
     sampled: Counts,
+    /// The counts at the beginning of that sample.
+    sampled_before: Counts,
 }
 
 impl Reporter {
@@ -67,6 +69,7 @@ impl Reporter {
             history: History::new(STEP_MS),
             sampled_at: now,
             sampled: Counts::default(),
+            sampled_before: Counts::default(),
         };
         Reporter {
             host: report::host(),
@@ -174,8 +177,14 @@ impl Reporter {
         let recent = status.counts.since(&period.sampled);
         let from = period.sampled_at;
         period.history.add(from, status.read_at, peak, &recent);
+        period.sampled_before = period.sampled;
         (period.sampled_at, period.sampled) = (status.read_at, status.counts);
         recent
+    }
+
+    /// What was counted up to `counts` since the watch's last look but one: of the last seconds, and at least of one whole step.
+    pub fn recent(&self, counts: &Counts) -> Counts {
+        counts.since(&self.period.lock().sampled_before)
     }
 }
 

@@ -1,22 +1,28 @@
 //! HTTP for collectors of figures, at `metrics_listen`: `/metrics` and `/health`, and nothing else.
 //!
-//! Blocking sockets, a thread for each request, few of them, with a deadline for the whole of it: one that drips, or never reads, keeps its own thread for two
-//! seconds and nobody else. Read first: RFC 9110, and RFC 9112 §3 on what a request looks like.
+//! Blocking sockets, a thread for each request, few of them, with one deadline for all that the other side does: one that drips, or never reads, keeps its own
+//! thread for two seconds and nobody else. `/health` has places of its own: it answers also while others have taken all. Read first: RFC 9110, and RFC 9112 §3 on what a request looks like.
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::{Shared, StartError, listener, metrics};
 use crate::health::Counter;
 use crate::{limits, threads};
 
+/// Those who are connected.
+type Open = Arc<Mutex<HashMap<u64, Arc<TcpStream>>>>;
+
 /// The listening thread.
 pub(super) struct Http {
     listener: Arc<TcpListener>,
+    open: Open, // lock: a leaf
     thread: JoinHandle<()>,
 }
 
@@ -39,24 +45,28 @@ impl Http {
     /// The system has no thread for it.
     pub(super) fn start(listener: TcpListener, shared: &Arc<Shared>) -> io::Result<Http> {
         let listener = Arc::new(listener);
-        let (door, shared) = (listener.clone(), shared.clone());
-        let thread = threads::spawn("http", limits::STACK_BYTES, move || accept_loop(&door, &shared))?;
-        Ok(Http { listener, thread })
+        let open = Open::default();
+        let (door, shared, connections) = (listener.clone(), shared.clone(), open.clone());
+        let thread = threads::spawn("http", limits::STACK_BYTES, move || accept_loop(&door, &shared, &connections))?;
+        Ok(Http { listener, open, thread })
     }
 
-    /// Takes no more requests. Those that are being answered have their own deadline.
+    /// Takes no more requests, and waits for nothing that others have still to send. Answers on their way have their own deadline.
     pub(super) fn stop(self) {
         // On Linux this wakes a thread that waits in accept.
         let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
         let _ = self.thread.join();
+        for socket in self.open.lock().values() {
+            let _ = socket.shutdown(Shutdown::Read);
+        }
     }
 }
 
-fn accept_loop(listener: &TcpListener, shared: &Arc<Shared>) {
-    let (open, errors) = (Arc::new(AtomicUsize::new(0)), Counter::default());
+fn accept_loop(listener: &TcpListener, shared: &Arc<Shared>, open: &Open) {
+    let (mut last_id, errors) = (0, Counter::default());
     while !shared.is_stopping() {
         let socket = match listener.accept() {
-            Ok((socket, _)) => socket,
+            Ok((socket, _)) => Arc::new(socket),
             Err(_) if shared.is_stopping() => return,
             Err(error) => {
                 if errors.note(shared.delivery.now().mono_ms).is_some() {
@@ -68,15 +78,19 @@ fn accept_loop(listener: &TcpListener, shared: &Arc<Shared>) {
                 continue;
             }
         };
-        if open.load(Relaxed) >= limits::HTTP_CONNECTIONS {
-            log::debug!("metrics_listen: refused, {} connections are open", limits::HTTP_CONNECTIONS);
+        let deadline = Instant::now() + limits::HTTP_TIMEOUT;
+        let taken = open.lock().len();
+        if taken >= limits::HTTP_CONNECTIONS + limits::HTTP_HEALTH_CONNECTIONS {
+            log::debug!("metrics_listen: refused, {taken} connections are open");
             continue;
         }
-        open.fetch_add(1, Relaxed);
-        let (place, shared) = (Place(open.clone()), shared.clone());
+        let has_place = taken < limits::HTTP_CONNECTIONS;
+        last_id += 1;
+        open.lock().insert(last_id, socket.clone());
+        let (place, shared) = (Place { id: last_id, open: open.clone() }, shared.clone());
         let served = threads::spawn("http", limits::MAIL_STACK_BYTES, move || {
             let _place = place;
-            if let Err(error) = serve(&socket, &shared) {
+            if let Err(error) = serve(&socket, deadline, has_place, &shared) {
                 log::debug!("metrics_listen: {error}");
             }
         });
@@ -87,13 +101,22 @@ fn accept_loop(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 /// A request's place among those that are open; dropping it gives it back.
-struct Place(Arc<AtomicUsize>);
+struct Place {
+    id: u64,
+    open: Open,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.open.lock().remove(&self.id);
     }
 }
+
+/// Less than this the kernel does not wait: 0 would be for ever.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// The path that is always answered.
+const HEALTH: &str = "/health";
 
 /// What is answered.
 struct Answer {
@@ -114,28 +137,27 @@ struct Request {
     path: String,
 }
 
-/// One request, one answer.
-fn serve(socket: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
-    let request = read_request(socket)?;
+/// One request, one answer. The other side has until `deadline`, reading and writing together; who `has_place` is answered whatever it asks.
+fn serve(socket: &TcpStream, deadline: Instant, has_place: bool, shared: &Arc<Shared>) -> io::Result<()> {
+    let request = read_request(socket, deadline)?;
+    let asked_at = Instant::now();
     let answer = match &request {
-        Ok(request) => answer(&request.path, shared),
+        Ok(request) if has_place || request.path == HEALTH => answer(&request.path, shared),
+        Ok(_) => Answer::text("503 Service Unavailable", "all places are taken; /health is answered"),
         Err(refusal) => Answer::text(refusal.0, refusal.1),
     };
+    // What our disk took is not the other side's time.
+    let deadline = deadline + asked_at.elapsed();
     let Answer { status, kind, body } = &answer;
     let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
     let length = body.len();
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nCache-Control: no-store\r\n{allow}Connection: close\r\n\r\n"
     );
-    socket.set_write_timeout(Some(limits::HTTP_TIMEOUT))?;
-    let mut out = socket;
-    out.write_all(head.as_bytes())?;
-    if !request.is_ok_and(|request| request.is_head) {
-        out.write_all(body.as_bytes())?;
-    }
+    let body = if request.is_ok_and(|request| request.is_head) { "" } else { body };
+    write_within(socket, [head.as_bytes(), body.as_bytes()].concat().as_slice(), deadline)?;
     // What it has sent beyond its request would turn our close into a reset, and it would lose the answer.
     socket.shutdown(Shutdown::Write)?;
-    let deadline = Instant::now() + limits::HTTP_TIMEOUT;
     let mut sink = [0; 1024];
     while matches!(read_within(socket, &mut sink, deadline), Ok(count) if count > 0) {}
     Ok(())
@@ -144,8 +166,7 @@ fn serve(socket: &TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
 /// The status and the words of a refusal.
 struct Refusal(&'static str, &'static str);
 
-fn read_request(socket: &TcpStream) -> io::Result<Result<Request, Refusal>> {
-    let deadline = Instant::now() + limits::HTTP_TIMEOUT;
+fn read_request(socket: &TcpStream, deadline: Instant) -> io::Result<Result<Request, Refusal>> {
     let mut head = Vec::new();
     loop {
         if let Some(request) = parse(&head) {
@@ -167,16 +188,45 @@ fn read_request(socket: &TcpStream) -> io::Result<Result<Request, Refusal>> {
 /// Reads once, by the deadline.
 fn read_within(mut socket: &TcpStream, bytes: &mut [u8], deadline: Instant) -> io::Result<usize> {
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left < Duration::from_millis(1) {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        socket.set_read_timeout(Some(left))?;
+        socket.set_read_timeout(Some(left(deadline)?))?;
         match socket.read(bytes) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             read => return read,
         }
     }
+}
+
+/// Writes all, by the deadline. A first write is tried in any case: the word that a request took too long fits into any socket.
+fn write_within(mut socket: &TcpStream, mut bytes: &[u8], deadline: Instant) -> io::Result<()> {
+    let mut patience = left(deadline).unwrap_or(SHORTEST);
+    loop {
+        socket.set_write_timeout(Some(patience))?;
+        match socket.write(bytes) {
+            Ok(count) if count == bytes.len() => return Ok(()),
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        patience = left(deadline)?;
+    }
+}
+
+/// The time until then.
+///
+/// # Errors
+/// There is none, or less than the kernel can wait.
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left < SHORTEST { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
+}
+
+/// The path that a request's target names. A proxy is sent, and may pass on, the absolute form: `http://host:port/path` (RFC 9112 §3.2.2).
+fn path(target: &str) -> &str {
+    let target = target.split('?').next().unwrap_or_default();
+    let is_absolute =
+        |scheme: &&str| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme));
+    let Some(scheme) = ["http://", "https://"].iter().find(|scheme| is_absolute(scheme)) else { return target };
+    target[scheme.len()..].find('/').map_or("/", |at| &target[scheme.len() + at..])
 }
 
 /// `None`: more must be read.
@@ -188,8 +238,8 @@ fn parse(head: &[u8]) -> Option<Result<Request, Refusal>> {
         Ok(httparse::Status::Partial) => Some(Err(Refusal("400 Bad Request", "the request's head is too long"))),
         Err(_) => Some(Err(Refusal("400 Bad Request", "this is no HTTP request"))),
         Ok(httparse::Status::Complete(_)) => {
-            let (method, path) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
-            let path = path.split('?').next().unwrap_or_default().to_owned();
+            let method = request.method.unwrap_or_default();
+            let path = path(request.path.unwrap_or_default()).to_owned();
             Some(match method {
                 "GET" | "HEAD" => Ok(Request { is_head: method == "HEAD", path }),
                 _ => Err(Refusal("405 Method Not Allowed", "only GET and HEAD are answered here")),
@@ -201,8 +251,10 @@ fn parse(head: &[u8]) -> Option<Result<Request, Refusal>> {
 fn answer(path: &str, shared: &Arc<Shared>) -> Answer {
     match path {
         "/metrics" => Answer { status: "200 OK", kind: metrics::CONTENT_TYPE, body: metrics::text(&shared.status()) },
-        "/health" => {
-            let (is_well, health) = metrics::health(&shared.vital_status(), shared.config().language);
+        HEALTH => {
+            let status = shared.vital_status();
+            let recent = shared.reporter.recent(&status.counts);
+            let (is_well, health) = metrics::health(&status, &recent, shared.config().language);
             let status = if is_well { "200 OK" } else { "503 Service Unavailable" };
             Answer { status, kind: "application/json", body: format!("{health}\n") }
         }
@@ -223,6 +275,8 @@ mod tests {
         assert_eq!(parsed(b""), None);
         assert_eq!(parsed(b"GET /metrics HTTP/1.1\r\nHost: x\r\n"), None);
         assert_eq!(parsed(b"GET /metrics?x=1 HTTP/1.1\r\n\r\nrest"), Some(Ok((false, "/metrics".into()))));
+        assert_eq!(parsed(b"GET http://h:9/metrics HTTP/1.1\r\n\r\n"), Some(Ok((false, "/metrics".into()))));
+        assert_eq!(parsed(b"GET HTTPS://h?x=/y HTTP/1.1\r\n\r\n"), Some(Ok((false, "/".into()))));
         assert_eq!(parsed(b"HEAD / HTTP/1.0\r\n\r\n"), Some(Ok((true, "/".into()))));
         assert_eq!(parsed(b"POST / HTTP/1.1\r\n\r\n"), Some(Err("405 Method Not Allowed")));
         assert_eq!(parsed(b"\x16\x03\x01 hello"), Some(Err("400 Bad Request")));

@@ -7,7 +7,7 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::health::{Status, urgent};
+use crate::health::{Counts, Status, urgent};
 use crate::language::Language;
 
 /// Of `/metrics`.
@@ -30,7 +30,7 @@ const MEANINGS: &[(&str, &str)] = &[
     ("backlog.oldest_at", "When the oldest of them was accepted."),
     ("memory.used_bytes", "What messages in memory are charged."),
     ("memory.limit_bytes", "The setting memory_bytes."),
-    ("memory.waiting_senders", "Senders that wait for room."),
+    ("memory.waiting_senders", "Senders that wait for memory."),
     ("database.used_bytes", "Bytes of the database in use."),
     ("database.limit_bytes", "The setting data_bytes."),
     ("database.last_save_at", "When the last save ended; 0: there was none."),
@@ -56,7 +56,7 @@ const LABELS: [&str; 3] = ["version", "pid", "address"];
 pub(super) fn text(status: &Status) -> String {
     let all = serde_json::to_value(status).unwrap_or_default();
     let mut out = String::new();
-    let labels = LABELS.map(|name| format!("{name}=\"{}\"", escaped(&all[name])));
+    let labels = LABELS.map(|name| format!("{name}=\"{}\"", label(&all[name])));
     family(&mut out, "chatserver", "info", "", "The server.");
     let _ = writeln!(out, "chatserver_info{{{}}} 1", labels.join(","));
     for (path, value) in figures(&all) {
@@ -137,19 +137,24 @@ fn family(out: &mut String, name: &str, kind: &str, unit: &str, meaning: &str) {
         let _ = writeln!(out, "# UNIT {name} {unit}");
     }
     if !meaning.is_empty() {
-        let _ = writeln!(out, "# HELP {name} {meaning}");
+        let _ = writeln!(out, "# HELP {name} {}", escaped(meaning));
     }
 }
 
 /// A label's value.
-fn escaped(value: &Value) -> String {
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+fn label(value: &Value) -> String {
+    value.as_str().map_or_else(|| escaped(&value.to_string()), escaped)
+}
+
+/// As the format has all texts.
+fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 /// Whether all is well, and the verdict: "ok", "draining" or "trouble", with what needs a hand.
-pub(super) fn health(status: &Status, language: Language) -> (bool, Value) {
-    let found = urgent(status, &Default::default());
+/// `recent` is what was counted in the last seconds.
+pub(super) fn health(status: &Status, recent: &Counts, language: Language) -> (bool, Value) {
+    let found = urgent(status, recent);
     let findings: Vec<Value> = found
         .iter()
         .map(|finding| json!({ "name": finding.name(), "what": finding.what(language), "remedy": finding.remedy(language) }))
@@ -166,7 +171,7 @@ pub(super) fn health(status: &Status, language: Language) -> (bool, Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::{BacklogStatus, ConnectionStatus, Counts, DatabaseStatus, Machine};
+    use crate::health::{BacklogStatus, ConnectionStatus, DatabaseStatus, Machine};
 
     fn status() -> Status {
         Status {
@@ -218,6 +223,14 @@ mod tests {
     }
 
     #[test]
+    fn texts_stay_on_their_line() {
+        let mut out = String::new();
+        family(&mut out, "x", "gauge", "", "one\\two \"three\"\nfour");
+        assert_eq!(out, "# TYPE x gauge\n# HELP x one\\\\two \\\"three\\\"\\nfour\n");
+        assert_eq!(label(&json!("a\"b")), "a\\\"b");
+    }
+
+    #[test]
     fn what_is_not_known_is_not_there() {
         let text = text(&Status::default());
         assert!(
@@ -231,13 +244,16 @@ mod tests {
         let mut status = Status::default();
         status.memory.limit_bytes = 100;
         status.database.limit_bytes = 100;
-        let mut verdict = |change: fn(&mut Status)| {
+        let none = Counts::default();
+        let mut verdict = |recent: &Counts, change: fn(&mut Status)| {
             change(&mut status);
-            let (is_well, health) = health(&status, Language::English);
+            let (is_well, health) = health(&status, recent, Language::English);
             (is_well, health["verdict"].as_str().unwrap().to_owned(), health["findings"].as_array().unwrap().len())
         };
-        assert_eq!(verdict(|_| ()), (true, "ok".into(), 0));
-        assert_eq!(verdict(|status| status.connections.draining = true), (false, "draining".into(), 0));
-        assert_eq!(verdict(|status| status.memory.used_bytes = 100), (false, "trouble".into(), 1));
+        assert_eq!(verdict(&none, |_| ()), (true, "ok".into(), 0));
+        let refusing = Counts { failed_accept: 1, failed_thread: 1, ..none };
+        assert_eq!(verdict(&refusing, |_| ()), (false, "trouble".into(), 2));
+        assert_eq!(verdict(&none, |status| status.connections.draining = true), (false, "draining".into(), 0));
+        assert_eq!(verdict(&none, |status| status.memory.used_bytes = 100), (false, "trouble".into(), 1));
     }
 }

@@ -5,13 +5,14 @@
 //! * `custom` — handlers of the embedding program for packet types of its own.
 //! * `pace` — how fast somebody may go: token buckets; `complaints` — what the log says of strangers.
 //! * `writer` — threads that bring a backlog, or wait for a full socket.
-//! * `capacity` — how many connections the machine carries; `status` — how the server stands; `control` — the socket that tells it,
+//! * `capacity` — how many connections the machine carries; `status` — how the server stands, `backlog` — what of it the disk knows; `control` — the socket that tells it,
 //!   `http` — the same for collectors, with `metrics`, their text;
 //!   `inside` — who is there, one by one, and what the operator does about them, `tracing` — what passes of one user.
 //!
 //! Invariant: nothing in here knows SQL, and no thread writes to a socket but through its outbox, the refusal of a stranger apart.
 
 mod admission;
+mod backlog;
 mod buffer;
 pub mod capacity;
 mod complaints;
@@ -58,6 +59,7 @@ use crate::protocol::{Cipher, KeyError};
 use crate::storage::{Storage, StorageError};
 use crate::threads;
 use admission::{Admission, Caps};
+use backlog::Backlog;
 use capacity::Capacity;
 use complaints::Complaints;
 use control::Control;
@@ -102,6 +104,7 @@ pub struct Shared {
     connections: Arc<Connections>,
     writers: Writers,
     reporter: Reporter,
+    backlog: Arc<Backlog>,
     address: SocketAddr,
     started_at: i64,
     thread_limit: Option<u64>,
@@ -317,6 +320,7 @@ impl Server {
             connections: Arc::default(),
             writers: Writers::new(config.max_writers),
             reporter: Reporter::new(started_at, Post::new(&config.data, &limits::MAIL_PAUSES)),
+            backlog: Arc::default(),
             address,
             started_at,
             thread_limit: capacity.threads(),
@@ -395,7 +399,7 @@ impl Server {
         self.address
     }
 
-    /// How it stands, and everything that it has counted. May wait for the disk, as long as that takes to answer.
+    /// How it stands, and everything that it has counted. Waits for the disk, at most for `limits::BACKLOG_PATIENCE`.
     pub fn status(&self) -> Status {
         self.shared.status()
     }

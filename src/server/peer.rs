@@ -266,14 +266,15 @@ impl Peer {
         let is_stopping = || shared.is_stopping() || delivery.is_stopped();
         // A longest packet of room, so that a sender of long texts is not starved by senders of short ones.
         let needed = self.config.max_packet_bytes + limits::ENTRY_BYTES;
-        let has_room = || {
+        let has_room = |fits| {
             let may_be_unreceipted = session.ledger.as_ref().is_none_or(|ledger| ledger.has_room());
-            delivery.memory.has_room(needed) && delivery.seqs.has_reserve() && may_be_unreceipted
+            fits && delivery.seqs.has_reserve() && may_be_unreceipted
         };
         let is_ready = delivery.memory.wait_until(
             self.config.memory_wait_timeout,
+            needed,
             || delivery.agenda.hurry(),
-            || session.is_closed() || session.outbox.hung_up().is_some() || is_stopping() || has_room(),
+            |fits| session.is_closed() || session.outbox.hung_up().is_some() || is_stopping() || has_room(fits),
         );
         Ending::from_outside(session).or_else(|| match () {
             () if is_stopping() => Some(Ending::Stopping),

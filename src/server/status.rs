@@ -1,11 +1,12 @@
 //! The server's readings of itself.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use super::Shared;
 use crate::health::{BacklogStatus, ConnectionStatus, DatabaseStatus, Machine, MemoryStatus, Status, UserStatus};
-use crate::storage::StorageError;
+use crate::limits;
+use crate::storage::{Storage, StorageError};
 
 /// How long a lock that is held for microseconds may take before the server counts as stuck.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -39,7 +40,7 @@ impl Shared {
             memory: MemoryStatus {
                 used_bytes: delivery.memory.used_bytes(),
                 limit_bytes: delivery.memory.limit_bytes(),
-                waiting_senders: delivery.memory.waiting(),
+                waiting_senders: delivery.memory.starving(),
             },
             database: DatabaseStatus {
                 used_bytes: delivery.storage.used_bytes(),
@@ -53,20 +54,30 @@ impl Shared {
         }
     }
 
-    /// Everything. May wait for the disk, as long as that takes to answer.
+    /// Everything. Waits for the disk, at most for `limits::BACKLOG_PATIENCE`.
     pub(super) fn status(&self) -> Status {
-        let backlog = self.backlog().inspect_err(|error| log::error!("status: what waits cannot be read: {error}"));
-        Status { backlog: backlog.ok(), ..self.vital_status() }
-    }
-
-    fn backlog(&self) -> Result<BacklogStatus, StorageError> {
-        let storage = &self.delivery.storage;
-        let total = storage.total()?;
-        Ok(BacklogStatus { messages: total.messages, bytes: total.bytes, oldest_at: storage.oldest_at()? })
+        let delivery = self.delivery.clone();
+        let (why_none, why) = mpsc::channel();
+        let backlog = self.backlog.read(limits::BACKLOG_PATIENCE, move || {
+            // Whoever asked may have gone.
+            backlog(&delivery.storage).inspect_err(|error| _ = why_none.send(error.to_string())).ok()
+        });
+        if backlog.is_none() && !self.is_stopping() {
+            let why = why.try_recv().unwrap_or_else(|_| "the disk does not answer".into());
+            if let Some(count) = self.backlog.failed.note(self.delivery.now().mono_ms) {
+                log::error!("status: what waits cannot be read: {why} ({count} times since the last such line)");
+            }
+        }
+        Status { backlog, ..self.vital_status() }
     }
 
     /// Every lock that all connections share can be had: none of them is stuck. Waits for no disk and no socket.
     pub(super) fn responds(self: &Arc<Shared>) -> bool {
         self.delivery.registry.responds(LOCK_PATIENCE) && self.admission.responds(LOCK_PATIENCE)
     }
+}
+
+fn backlog(storage: &Storage) -> Result<BacklogStatus, StorageError> {
+    let total = storage.total()?;
+    Ok(BacklogStatus { messages: total.messages, bytes: total.bytes, oldest_at: storage.oldest_at()? })
 }

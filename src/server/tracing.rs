@@ -97,7 +97,8 @@ impl Stream<'_> {
                     self.noted.extend(noted);
                     self.lost += lost;
                 }
-                if !self.noted.is_empty() || self.lost > 0 {
+                // `take` may have swallowed the wake-up of the stop.
+                if !self.noted.is_empty() || self.lost > 0 || shared.is_stopping() {
                     continue;
                 }
             }

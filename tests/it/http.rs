@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
+use chatserver::limits;
 use regex::Regex;
 use serde_json::Value;
 
@@ -14,9 +15,14 @@ use crate::harness::*;
 /// A server with HTTP, and its address.
 fn server() -> (Server, String) {
     let server = Server::start(|setup| setup.set("metrics_listen", "127.0.0.1:0"));
-    let line = server.wait_for_log("HTTP on http://");
-    let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap().to_owned();
+    let address = address_of(&server);
     (server, address)
+}
+
+/// Where it answers HTTP.
+fn address_of(server: &Server) -> String {
+    let line = server.wait_for_log("HTTP on http://");
+    line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap().to_owned()
 }
 
 /// The answer to these bytes: its head and its body.
@@ -107,6 +113,21 @@ fn health_says_whether_the_server_needs_a_hand() {
     assert!(head.starts_with("HTTP/1.1 503 ") && health["verdict"] == "draining", "{head}\n{body}");
 }
 
+/// Nobody has been refused yet, but whoever comes next will be.
+#[test]
+fn health_says_that_no_place_is_left() {
+    let server = Server::start(|setup| setup.set("metrics_listen", "127.0.0.1:0").set("max_connections", "2"));
+    let address = address_of(&server);
+    let verdict = || serde_json::from_str::<Value>(&get(&address, "/health").1).unwrap();
+    let _ann = server.login("ann");
+    assert_eq!(verdict()["verdict"], "ok");
+    let bob = server.login("bob");
+    let health = verdict();
+    assert_eq!((&health["verdict"], &health["findings"][0]["name"]), (&"trouble".into(), &"connections-full".into()));
+    drop(bob);
+    eventually("there is a place again", || verdict()["verdict"] == "ok");
+}
+
 #[test]
 fn what_is_no_request_is_refused_and_keeps_nobody_waiting() {
     let (server, address) = server();
@@ -120,19 +141,27 @@ fn what_is_no_request_is_refused_and_keeps_nobody_waiting() {
     assert_eq!(status_of(&format!("GET /metrics HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(9000))), "400");
     let (head, body) = ask(&address, "HEAD /metrics HTTP/1.1\r\n\r\n");
     assert!(head.starts_with("HTTP/1.1 200 ") && body.is_empty() && !head.contains("Content-Length: 0"), "{head}");
-    // As many as may be, silent ones: the next one is closed at once, and after two seconds there is room again.
+    assert_eq!(status_of(&format!("GET http://{address}/health HTTP/1.1\r\n\r\n")), "200", "as a proxy asks");
+    // As many as may be, silent ones: others are told of the server's health, and of nothing else.
     let threads = || server.threads().iter().filter(|name| *name == "http").count();
     eventually("the requests before are done", || threads() == 1);
-    let silent: Vec<TcpStream> =
-        (0..chatserver::limits::HTTP_CONNECTIONS).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    let connect = |count: usize| (0..count).map(|_| TcpStream::connect(&address).unwrap()).collect::<Vec<_>>();
+    let silent = connect(limits::HTTP_CONNECTIONS);
     eventually("all places are taken", || threads() == 1 + silent.len());
+    assert_eq!(
+        (status_of("GET /health HTTP/1.1\r\n\r\n"), status_of("GET /metrics HTTP/1.1\r\n\r\n")),
+        ("200".into(), "503".into())
+    );
+    // These are not without end either. What is past them is closed at once, and after two seconds there is room again.
+    let more = connect(limits::HTTP_HEALTH_CONNECTIONS);
+    eventually("the places for /health are taken, too", || threads() >= 1 + silent.len() + more.len());
     let mut late = TcpStream::connect(&address).unwrap();
     assert_eq!(late.read(&mut [0; 1]).unwrap_or(0), 0, "there is no place");
     Pair::of(&server, "ann", "bob").chat();
     let mut answer = String::new();
     (&silent[0]).read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
-    drop(silent);
+    drop((silent, more));
     eventually("there is room again", || {
         let mut socket = TcpStream::connect(&address).unwrap();
         let mut answer = String::new();
