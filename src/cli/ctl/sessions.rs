@@ -183,7 +183,7 @@ mod tests {
             assert!(table.lines().all(|line| line.width() <= width), "{table}");
             assert!(is_there.iter().all(|words| table.contains(words)), "{table}");
             assert!(!is_spared.iter().any(|words| table.contains(words)), "{table}");
-            assert!(table.contains("\na name of thirty…  127.0.0.1:4711 "), "{table}");
+            assert!(table.contains("\na name of thirt…  127.0.0.1:4711 "), "{table}");
         }
         assert!(table(91, tomorrow).contains(" 2014-08-13 "), "{}", table(91, tomorrow));
     }
