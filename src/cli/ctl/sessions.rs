@@ -176,7 +176,7 @@ mod tests {
         assert_eq!(table(200, today), super::table(&answer, Language::English, today, None));
         for (width, is_there, is_spared) in [
             (130, &["LEVEL", "OUTBOX", "WINDOW", " 9 -2/-1/-2/0\n"][..], &["2014-08-13"][..]),
-            (105, &["LEVEL", "OUTBOX"], &["WINDOW", "2014-08-13"]),
+            (108, &["LEVEL", "OUTBOX"], &["WINDOW", "2014-08-13"]),
             (91, &["12345", " 2000000 ", "14:00:00 "], &["WINDOW", "OUTBOX", "LEVEL"]),
         ] {
             let table = table(width, today);
