@@ -164,8 +164,8 @@ fn a_failure_is_explained_with_its_bytes() {
         "  the rule:      ",
         "me → server, ",
         "type: 4, PK_ClientPing",
-        "1: ping = 1",
-        "no padding: it ends",
+        "field 1, ping: wire type 0",
+        "no padding: the last byte is 0c",
         "grade: 0 of 100",
     ] {
         assert!(text.contains(words), "{words:?} is missing:\n{text}");

@@ -192,10 +192,9 @@ fn reset_after_login(ground: &Ground<'_>) -> Result<(), Fault> {
         // With the answer not read yet.
         drop(you);
     }
-    // The last of them may be executed after this one: it takes over, then.
+    // The last of them may be executed after this one: it takes over, then, perhaps before this one is answered.
     for _ in 0..20 {
-        let mut you = ground.login("you")?;
-        match ground.hear_exactly(&mut you, &texts) {
+        match ground.login("you").and_then(|mut you| ground.hear_exactly(&mut you, &texts)) {
             Err(Fault::Broken(why)) if why.contains("closed") => {}
             heard => return heard,
         }
