@@ -38,7 +38,8 @@ impl World {
         for name in LINKED.iter().filter(|name| root.join(name).exists()) {
             symlink(root.join(name), dir.path().join("chatserver").join(name)).unwrap();
         }
-        if let Ok(python) = std::env::var("PYTHON") {
+        // A name without a place is what PATH has: a script of that name would find itself.
+        if let Some(python) = std::env::var("PYTHON").ok().filter(|python| python.contains('/')) {
             let script = dir.path().join("bin/python3");
             fs::write(&script, format!("#!/bin/sh\nexec '{python}' \"$@\"\n")).unwrap();
             fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
