@@ -171,6 +171,8 @@ impl User {
                 Err(error) => break error,
             }
         };
+        // The server's kernel may hear of our acknowledgement later than we of the server's close.
+        until_acknowledged(client.connection().stream());
         let is_heard = matches!(end, ClientError::Closed { reset: false });
         if is_heard && epoch.is_multiple_of(2) && epoch == place.epoch.load(SeqCst) {
             self.due.append(&mut self.doubtful);
