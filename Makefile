@@ -48,19 +48,21 @@ check:
 	$(CARGO) clippy --all-targets -- -D warnings
 	$(CARGO) clippy --test drill --test model -- -D warnings
 
-# Each a number of times: TIMES=100; SEED=7 repeats the random choices of a run that had this seed.
+# Each a number of times: TIMES=100; SEED=7 repeats the random choices of a run that had this seed. DRILL=PROGRAM is one that is built already.
+DRILL ?= $(CARGO) test --test drill --
 $(DRILLS): drill-%:
-	$(CARGO) test --test drill -- $* $(if $(TIMES),--times $(TIMES)) $(if $(SEED),--seed $(SEED))
+	$(DRILL) $* $(if $(TIMES),--times $(TIMES)) $(if $(SEED),--seed $(SEED))
 
 # MINUTES of everything at once, or SECONDS of it.
 MINUTES ?= 20
 soak:
-	$(CARGO) test --test drill -- soak --times $(or $(SECONDS),$$(( 60 * $(MINUTES) ))) $(if $(SEED),--seed $(SEED))
+	$(DRILL) soak --times $(or $(SECONDS),$$(( 60 * $(MINUTES) ))) $(if $(SEED),--seed $(SEED))
 
-# ITERATIONS runs of each scenario, or of SCENARIO alone, from SEED on; what a run that failed has to say is in tests/model/main.rs.
+# ITERATIONS runs of each scenario, or of SCENARIO alone, from SEED on; what a run that failed has to say is in tests/model/main.rs. MODEL=PROGRAM is built already.
 ITERATIONS ?= 1000
+MODEL      ?= $(CARGO) test --test model --
 model:
-	$(CARGO) test --test model -- $(SCENARIO) --iterations $(ITERATIONS) $(if $(SEED),--seed $(SEED))
+	$(MODEL) $(SCENARIO) --iterations $(ITERATIONS) $(if $(SEED),--seed $(SEED))
 
 # Needs valgrind. What is not counted is shared with `make test`. UPDATE=1 writes the figures anew.
 guard:
