@@ -1,27 +1,22 @@
 //! `DIR/ctl.sock`: a line of text asks, a line of JSON answers. `nc -U DIR/ctl.sock` is enough to talk to it.
 //!
-//! The socket's mode is 0600: whoever may read the database may ask. Each connection has a thread of its own, so that one that waits for the disk or a mail
-//! keeps nobody, least of all a client of the chat.
+//! The socket's mode is 0600: whoever may read the database may ask.
 
-use std::collections::HashMap;
 use std::fs::Permissions;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 
-use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use super::side_door::{Room, SideDoor};
 use super::{Shared, inside, tracing};
-use crate::health::Counter;
 use crate::jobs::report;
 use crate::jobs::watch::Reporter;
 use crate::language::Language;
-use crate::{limits, threads};
+use crate::limits;
 
 /// The socket's name in the data directory.
 pub const SOCKET: &str = "ctl.sock";
@@ -43,12 +38,10 @@ const REQUESTS: &[(&str, &str)] = &[
     ("help", "this list"),
 ];
 
-/// The listening socket and who is connected to it.
+/// The socket, and the file that is its name.
 pub struct Control {
     path: PathBuf,
-    listener: Arc<UnixListener>,
-    open: Arc<Mutex<HashMap<u64, Arc<UnixStream>>>>, // lock: a leaf
-    thread: JoinHandle<()>,
+    door: SideDoor<UnixStream>,
 }
 
 impl Control {
@@ -62,76 +55,31 @@ impl Control {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        let listener = Arc::new(UnixListener::bind(&path)?);
+        let listener = UnixListener::bind(&path)?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        let open = Arc::<Mutex<HashMap<_, _>>>::default();
-        let (door, shared, connections) = (listener.clone(), shared.clone(), open.clone());
-        let thread = threads::spawn("ctl", limits::STACK_BYTES, move || accept_loop(&door, &shared, &connections))?;
-        Ok(Control { path, listener, open, thread })
+        let room = Room {
+            name: SOCKET,
+            threads: "ctl",
+            places: limits::CTL_CONNECTIONS,
+            refuse,
+            serve: |socket, _, shared| serve(socket, shared),
+        };
+        Ok(Control { path, door: SideDoor::open(listener, room, shared)? })
     }
 
     /// Takes no more requests, and ends the connections.
     pub fn stop(self) {
         // Gone already is as good.
         let _ = std::fs::remove_file(&self.path);
-        // On Linux this wakes a thread that waits in accept.
-        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
-        let _ = self.thread.join();
-        for socket in self.open.lock().values() {
-            let _ = socket.shutdown(Shutdown::Read);
-        }
+        self.door.close();
     }
 }
 
-fn accept_loop(listener: &UnixListener, shared: &Arc<Shared>, open: &Arc<Mutex<HashMap<u64, Arc<UnixStream>>>>) {
-    let (mut last_id, errors) = (0, Counter::default());
-    while !shared.is_stopping() {
-        let socket = match listener.accept() {
-            Ok((socket, _)) => Arc::new(socket),
-            Err(_) if shared.is_stopping() => return,
-            Err(error) => {
-                if errors.note(shared.delivery.now().mono_ms).is_some() {
-                    log::error!("ctl.sock: accept: {error}; going on");
-                }
-                if shared.wait_for_stop(limits::DISK_RETRY) {
-                    return;
-                }
-                continue;
-            }
-        };
-        last_id += 1;
-        if open.lock().len() >= limits::CTL_CONNECTIONS {
-            log::warn!("ctl.sock: refused, {} connections are open", limits::CTL_CONNECTIONS);
-            let why = format!("{} connections are open already; close one", limits::CTL_CONNECTIONS);
-            // A fresh socket takes so few bytes at once.
-            let _ = (&*socket).write_all(format!("{}\n", json!({ "error": why })).as_bytes());
-            continue;
-        }
-        open.lock().insert(last_id, socket.clone());
-        let place = Place { id: last_id, open: open.clone() };
-        let shared = shared.clone();
-        let served = threads::spawn("ctl", limits::MAIL_STACK_BYTES, move || {
-            let _place = place;
-            if let Err(error) = serve(&socket, &shared) {
-                log::debug!("ctl.sock: {error}");
-            }
-        });
-        if let Err(error) = served {
-            log::error!("ctl.sock: no thread for a connection, so it is closed: {error}");
-        }
-    }
-}
-
-/// A connection's place among the open ones; dropping it gives it back.
-struct Place {
-    id: u64,
-    open: Arc<Mutex<HashMap<u64, Arc<UnixStream>>>>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.open.lock().remove(&self.id);
-    }
+fn refuse(mut socket: &UnixStream) {
+    let why = format!("{} connections are open already; close one", limits::CTL_CONNECTIONS);
+    log::warn!("{SOCKET}: refused, {why}");
+    // A fresh socket takes so few bytes at once.
+    let _ = socket.write_all(format!("{}\n", json!({ "error": why })).as_bytes());
 }
 
 /// One line, one answer, until the other side has no more to ask.

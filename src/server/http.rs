@@ -1,30 +1,16 @@
 //! HTTP for collectors of figures, at `metrics_listen`: `/metrics` and `/health`, and nothing else.
 //!
-//! Blocking sockets, a thread for each request, few of them, with one deadline for all that the other side does: one that drips, or never reads, keeps its own
-//! thread for two seconds and nobody else. `/health` has places of its own: it answers also while others have taken all. Read first: RFC 9110, and RFC 9112 §3 on what a request looks like.
+//! One deadline for all that the other side does: one that drips, or never reads, keeps its own thread for two seconds. `/health` has places of its own: it
+//! answers also while others have taken all. Read first: RFC 9110, and RFC 9112 §3 on what a request looks like.
 
-use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
+use super::side_door::{Room, SideDoor};
 use super::{Shared, StartError, listener, metrics};
-use crate::health::Counter;
-use crate::{limits, threads};
-
-/// Those who are connected.
-type Open = Arc<Mutex<HashMap<u64, Arc<TcpStream>>>>;
-
-/// The listening thread.
-pub(super) struct Http {
-    listener: Arc<TcpListener>,
-    open: Open, // lock: a leaf
-    thread: JoinHandle<()>,
-}
+use crate::limits;
 
 /// The listening socket, if one is wanted.
 ///
@@ -38,78 +24,19 @@ pub(super) fn listen(address: Option<SocketAddr>) -> Result<Option<TcpListener>,
     Ok(Some(listener))
 }
 
-impl Http {
-    /// Answers on `listener`.
-    ///
-    /// # Errors
-    /// The system has no thread for it.
-    pub(super) fn start(listener: TcpListener, shared: &Arc<Shared>) -> io::Result<Http> {
-        let listener = Arc::new(listener);
-        let open = Open::default();
-        let (door, shared, connections) = (listener.clone(), shared.clone(), open.clone());
-        let thread = threads::spawn("http", limits::STACK_BYTES, move || accept_loop(&door, &shared, &connections))?;
-        Ok(Http { listener, open, thread })
-    }
-
-    /// Takes no more requests, and waits for nothing that others have still to send. Answers on their way have their own deadline.
-    pub(super) fn stop(self) {
-        // On Linux this wakes a thread that waits in accept.
-        let _ = rustix::net::shutdown(&self.listener, rustix::net::Shutdown::Both);
-        let _ = self.thread.join();
-        for socket in self.open.lock().values() {
-            let _ = socket.shutdown(Shutdown::Read);
-        }
-    }
-}
-
-fn accept_loop(listener: &TcpListener, shared: &Arc<Shared>, open: &Open) {
-    let (mut last_id, errors) = (0, Counter::default());
-    while !shared.is_stopping() {
-        let socket = match listener.accept() {
-            Ok((socket, _)) => Arc::new(socket),
-            Err(_) if shared.is_stopping() => return,
-            Err(error) => {
-                if errors.note(shared.delivery.now().mono_ms).is_some() {
-                    log::error!("metrics_listen: accept: {error}; going on");
-                }
-                if shared.wait_for_stop(limits::DISK_RETRY) {
-                    return;
-                }
-                continue;
-            }
-        };
-        let deadline = Instant::now() + limits::HTTP_TIMEOUT;
-        let taken = open.lock().len();
-        if taken >= limits::HTTP_CONNECTIONS + limits::HTTP_HEALTH_CONNECTIONS {
-            log::debug!("metrics_listen: refused, {taken} connections are open");
-            continue;
-        }
-        let has_place = taken < limits::HTTP_CONNECTIONS;
-        last_id += 1;
-        open.lock().insert(last_id, socket.clone());
-        let (place, shared) = (Place { id: last_id, open: open.clone() }, shared.clone());
-        let served = threads::spawn("http", limits::MAIL_STACK_BYTES, move || {
-            let _place = place;
-            if let Err(error) = serve(&socket, deadline, has_place, &shared) {
-                log::debug!("metrics_listen: {error}");
-            }
-        });
-        if let Err(error) = served {
-            log::error!("metrics_listen: no thread for a request, so it is closed: {error}");
-        }
-    }
-}
-
-/// A request's place among those that are open; dropping it gives it back.
-struct Place {
-    id: u64,
-    open: Open,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.open.lock().remove(&self.id);
-    }
+/// Answers on `listener`.
+///
+/// # Errors
+/// The system has no thread for it.
+pub(super) fn open(listener: TcpListener, shared: &Arc<Shared>) -> io::Result<SideDoor<TcpStream>> {
+    let room = Room {
+        name: "metrics_listen",
+        threads: "http",
+        places: limits::HTTP_CONNECTIONS + limits::HTTP_HEALTH_CONNECTIONS,
+        refuse: |_| log::debug!("metrics_listen: refused, all places are taken"),
+        serve: |socket, taken, shared| serve(socket, taken < limits::HTTP_CONNECTIONS, shared),
+    };
+    SideDoor::open(listener, room, shared)
 }
 
 /// Less than this the kernel does not wait: 0 would be for ever.
@@ -137,8 +64,9 @@ struct Request {
     path: String,
 }
 
-/// One request, one answer. The other side has until `deadline`, reading and writing together; who `has_place` is answered whatever it asks.
-fn serve(socket: &TcpStream, deadline: Instant, has_place: bool, shared: &Arc<Shared>) -> io::Result<()> {
+/// One request, one answer. The other side has `limits::HTTP_TIMEOUT`, reading and writing together; who `has_place` is answered whatever it asks.
+fn serve(socket: &TcpStream, has_place: bool, shared: &Arc<Shared>) -> io::Result<()> {
+    let deadline = Instant::now() + limits::HTTP_TIMEOUT;
     let request = read_request(socket, deadline)?;
     let asked_at = Instant::now();
     let answer = match &request {

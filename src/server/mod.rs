@@ -5,9 +5,9 @@
 //! * `custom` — handlers of the embedding program for packet types of its own.
 //! * `pace` — how fast somebody may go: token buckets; `complaints` — what the log says of strangers.
 //! * `writer` — threads that bring a backlog, or wait for a full socket.
-//! * `capacity` — how many connections the machine carries; `status` — how the server stands, `backlog` — what of it the disk knows; `control` — the socket that tells it,
-//!   `http` — the same for collectors, with `metrics`, their text;
-//!   `inside` — who is there, one by one, and what the operator does about them, `tracing` — what passes of one user.
+//! * `capacity` — how many connections the machine carries; `status` — how the server stands, `backlog` — what of it the disk knows.
+//! * `side_door` — the ways in for those who ask how it stands: `control`, for the operator, with `inside` — who is there, one by one, and what is done about them —
+//!   and `tracing` — what passes of one user; `http`, for collectors, with `metrics`, their text.
 //!
 //! Invariant: nothing in here knows SQL, and no thread writes to a socket but through its outbox, the refusal of a stranger apart.
 
@@ -32,6 +32,7 @@ mod listener;
 mod metrics;
 mod pace;
 mod peer;
+mod side_door;
 mod status;
 mod tracing;
 mod writer;
@@ -63,6 +64,8 @@ use backlog::Backlog;
 use capacity::Capacity;
 use complaints::Complaints;
 use control::Control;
+#[cfg(feature = "tools")]
+use side_door::SideDoor;
 use writer::Writers;
 
 #[cfg(feature = "tools")]
@@ -257,7 +260,7 @@ pub struct Server {
     /// `None`: the socket could not be made, which the log tells.
     control: Option<Control>,
     #[cfg(feature = "tools")]
-    http: Option<http::Http>,
+    http: Option<SideDoor<TcpStream>>,
     last_save: Arc<Mutex<LastSave>>, // lock: a leaf
 }
 
@@ -339,7 +342,7 @@ impl Server {
     /// Answers on `listener`, too. Without a thread for it the server goes on without it.
     #[cfg(feature = "tools")]
     fn with_http(mut self, listener: Option<TcpListener>) -> Server {
-        let started = listener.map(|listener| http::Http::start(listener, &self.shared)).transpose();
+        let started = listener.map(|listener| http::open(listener, &self.shared)).transpose();
         self.http = started.unwrap_or_else(|error| {
             log::error!("no thread for metrics_listen: {error}; the server goes on without it");
             None
@@ -459,7 +462,7 @@ impl Server {
         }
         #[cfg(feature = "tools")]
         if let Some(http) = http {
-            http.stop();
+            http.close();
         }
         // On Linux this wakes a thread that waits in accept.
         let _ = rustix::net::shutdown(&listener, rustix::net::Shutdown::Both);
