@@ -38,17 +38,8 @@ pub struct Args {
     #[arg(value_name = "FILE")]
     file: PathBuf,
 
-    /// Every byte of each packet and its meaning: so it is without --short or --json
-    #[arg(long, conflicts_with_all = ["short", "json"])]
-    full: bool,
-
-    /// A line for each packet
-    #[arg(long, conflicts_with = "json")]
-    short: bool,
-
-    /// A line of JSON for each packet: {offset, direction, type, name, fields, error}, of a capture also time (Unix seconds) and connection
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    look: LookArgs,
 
     /// What the file holds, where its beginning does not tell
     #[arg(long, value_enum)]
@@ -66,10 +57,40 @@ pub struct Args {
     /// Without it the environment variable CHATSERVER_KEY counts, and without that the published key
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
+}
+
+/// How packets are shown.
+#[derive(Debug, clap::Args)]
+pub struct LookArgs {
+    /// Every byte of each packet and its meaning: `decode` without an option
+    #[arg(long, conflicts_with_all = ["short", "json"])]
+    full: bool,
+
+    /// A line for each packet: `tap` without an option
+    #[arg(long, conflicts_with = "json")]
+    short: bool,
+
+    /// A line of JSON for each packet: {offset, direction, type, name, fields, error}, of `tap` and of a capture also time (Unix seconds) and connection
+    #[arg(long)]
+    pub json: bool,
 
     /// Longest packet, header included; where more is announced there is no packet
     #[arg(long, value_name = "SIZE", default_value = "64 KiB", value_parser = parse_bytes)]
     max_packet_bytes: u64,
+}
+
+impl LookArgs {
+    /// As was asked, or else as `usual`, on the present terminal.
+    pub fn look(&self, usual: Style) -> Look {
+        let asked = [(self.full, Style::Full), (self.short, Style::Short), (self.json, Style::Json)];
+        let style = asked.into_iter().find_map(|(is_asked, style)| is_asked.then_some(style)).unwrap_or(usual);
+        Look { style, colours: colours_wanted(), columns: columns() }
+    }
+
+    /// The longest packet.
+    pub fn max_packet_bytes(&self) -> usize {
+        usize::try_from(self.max_packet_bytes).unwrap_or(usize::MAX)
+    }
 }
 
 /// Who sends.
@@ -98,18 +119,13 @@ pub fn run(args: Args) -> ExitCode {
         Ok(input) => input,
         Err(error) => return fail(&format!("{} cannot be opened ({error})", args.file.display()), exit::INPUT),
     };
-    let style = match (args.short, args.json) {
-        (true, _) => Style::Short,
-        (_, true) => Style::Json,
-        _ => Style::Full,
-    };
     let options = Options {
         cipher: Arc::new(Cipher::new(key.bytes()).expect("a key has a key's length")),
-        max_packet_bytes: usize::try_from(args.max_packet_bytes).unwrap_or(usize::MAX),
+        max_packet_bytes: args.look.max_packet_bytes(),
         format: args.format,
         port: args.port,
         from: args.from.map(Side::direction),
-        look: Look { style, colours: colours_wanted(), columns: columns() },
+        look: args.look.look(Style::Full),
     };
     match decode(input, &options, &mut io::stdout().lock()) {
         Ok(count) => {

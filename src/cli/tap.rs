@@ -9,13 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::connection::{ConnectionArgs, exit, fail};
-use super::decode::Side;
+use super::decode::{LookArgs, Side};
 use super::print;
-use crate::config::{parse_bytes, parse_duration};
-use crate::decode::{Look, Style};
+use crate::config::parse_duration;
+use crate::decode::Style;
 use crate::protocol::Cipher;
 use crate::tap::{Flip, Mischief, Stop, Tap, Watcher};
-use crate::terminal::{colours_wanted, columns};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,7 +33,8 @@ Exit codes:
 /// Show every packet between clients and a server, and misbehave on purpose
 ///
 /// Clients connect to the tap, the tap connects to the server for each of them. What passes is shown as it passes: when, which connection, which way,
-/// what it says. With the options below the heading Mischief it does what networks and broken programs do.
+/// what it says; with --json a line, too, for each {event}: opened, closed, spoilt. With the options below the heading Mischief it does what networks and
+/// broken programs do.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
@@ -45,17 +45,8 @@ pub struct Args {
     #[arg(long, value_name = "HOST:PORT")]
     listen: String,
 
-    /// Every byte explained, instead of a line for each packet
-    #[arg(long, conflicts_with_all = ["short", "json"])]
-    full: bool,
-
-    /// A line for each packet: so it is without --full or --json
-    #[arg(long, conflicts_with = "json")]
-    short: bool,
-
-    /// A line of JSON for each packet, as `decode --json` has it, and for each {event}: opened, closed, spoilt
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    look: LookArgs,
 
     /// Also each read, and each write, with its number of bytes
     #[arg(long)]
@@ -64,10 +55,6 @@ pub struct Args {
     /// Write what passed to a capture that Wireshark opens: one segment for each write
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
-
-    /// Longest packet, header included; where more is announced there is no packet
-    #[arg(long, value_name = "SIZE", default_value = "64 KiB", value_parser = parse_bytes)]
-    max_packet_bytes: u64,
 
     #[command(flatten)]
     mischief: MischiefArgs,
@@ -141,13 +128,7 @@ fn prepare(args: &Args) -> Result<(Tap, TcpListener), String> {
         let file = File::create(path).map_err(|error| format!("{} cannot be written ({error})", path.display()))?;
         Ok::<_, String>(Box::new(file) as Box<dyn io::Write + Send>)
     });
-    let style = match (args.full, args.json) {
-        (true, _) => Style::Full,
-        (_, true) => Style::Json,
-        _ => Style::Short,
-    };
-    let look = Look { style, colours: colours_wanted(), columns: columns() };
-    let max_packet_bytes = usize::try_from(args.max_packet_bytes).unwrap_or(usize::MAX);
+    let (look, max_packet_bytes) = (args.look.look(Style::Short), args.look.max_packet_bytes());
     let watcher =
         Watcher::new(cipher, max_packet_bytes, look, args.reads, Box::new(io::stdout()), capture.transpose()?);
     let watcher = watcher.map_err(|error| format!("the capture cannot be begun ({error})"))?;
@@ -157,6 +138,6 @@ fn prepare(args: &Args) -> Result<(Tap, TcpListener), String> {
     // Every record and line is written by then: they are flushed one by one.
     ctrlc::set_handler(|| std::process::exit(0)).map_err(|error| error.to_string())?;
     let begun = format!("listening on {address}, passing on to {}", args.connection.addr());
-    print(if args.json { format!("{}\n", serde_json::json!({ "event": begun })) } else { begun + "\n" });
+    print(if args.look.json { format!("{}\n", serde_json::json!({ "event": begun })) } else { begun + "\n" });
     Ok((Tap { mischief: args.mischief.mischief(), watcher: Arc::new(watcher) }, listener))
 }

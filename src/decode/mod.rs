@@ -160,6 +160,12 @@ pub struct Options {
     pub look: Look,
 }
 
+impl Options {
+    fn stream(&self) -> Stream {
+        Stream::new(self.cipher.clone(), self.max_packet_bytes)
+    }
+}
+
 /// How much was shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
@@ -194,11 +200,10 @@ pub enum DecodeError {
 pub fn decode(input: impl Read, options: &Options, out: &mut impl Write) -> Result<Count, DecodeError> {
     let (format, input) = input::detect(input, options.format)?;
     let mut shown = Shown { look: options.look, out, count: Count::default(), failed: None };
-    let stream = || Stream::new(options.cipher.clone(), options.max_packet_bytes);
     let read = match format {
         Format::Capture => captured(input, options, &mut shown),
         Format::Hex | Format::Raw => {
-            let (mut stream, mut about) = (stream(), options.from.map_or_else(About::default, About::from));
+            let (mut stream, mut about) = (options.stream(), options.from.map_or_else(About::default, About::from));
             let read = input::pieces(input, format, |piece| {
                 stream.push(piece, &mut |seen| shown.see(&seen, &mut about));
                 shown.failed.is_none()
@@ -233,9 +238,7 @@ fn captured(input: impl Read, options: &Options, shown: &mut Shown<'_, impl Writ
             }
         };
         let key = (piece.connection.id, piece.direction);
-        let (stream, about) = known.0.entry(key).or_insert_with(|| {
-            (Stream::new(options.cipher.clone(), options.max_packet_bytes).of_segments(), About::of(&piece))
-        });
+        let (stream, about) = known.0.entry(key).or_insert_with(|| (options.stream().of_segments(), About::of(&piece)));
         about.time = Some(piece.time);
         let mut see = |seen: Seen<'_>| shown.see(&seen, about);
         match piece.content {
@@ -247,10 +250,10 @@ fn captured(input: impl Read, options: &Options, shown: &mut Shown<'_, impl Writ
             Content::Bytes(bytes) => stream.push(&bytes, &mut see),
             Content::Gap(bytes) => stream.gap(bytes, &mut see),
             Content::Fin | Content::Forgotten => known.end(key, shown),
-            Content::Reset => [piece.direction, piece.direction.reverse()]
-                .map(|way| known.end((key.0, way), shown))
-                .into_iter()
-                .collect(),
+            Content::Reset => {
+                known.end(key, shown);
+                known.end((key.0, piece.direction.reverse()), shown);
+            }
         }
         if known.0.len() * options.max_packet_bytes > HELD_BYTES && known.held_bytes() > HELD_BYTES {
             known.end_all(shown);

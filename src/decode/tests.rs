@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use super::*;
-use crate::capture::{Resolution, Writer};
+use crate::capture::{ConnectionId, Resolution, Writer};
 use crate::protocol::{Chat, Message, PUBLISHED_KEY};
 
 fn cipher() -> Arc<Cipher> {
@@ -106,32 +106,34 @@ fn on_a_narrow_terminal_lines_are_broken_between_words() {
     assert!(longest <= 80 && text.contains("body, encrypted with AES-128-CBC:"), "{longest}\n{text}");
 }
 
-/// A capture of two conversations of six packets.
-fn capture() -> Vec<u8> {
+/// A capture of a connection from each port, in which `talk` says what passes.
+fn capture_of(ports: &[u16], talk: impl Fn(&mut Writer<&mut Vec<u8>>, ConnectionId)) -> Vec<u8> {
     let mut file = Vec::new();
     let mut writer = Writer::new(&mut file, Resolution::Microseconds).unwrap();
     let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let now = SystemTime::UNIX_EPOCH;
-    for port in [40_001, 40_002] {
-        let id = writer.open(address(port), address(8989), now).unwrap();
-        for time in 1..4 {
-            writer.data(id, Direction::ToServer, &ping(time), now).unwrap();
-            writer.data(id, Direction::ToClient, &chat("你好"), now).unwrap();
-        }
-        writer.fin(id, Direction::ToServer, now).unwrap();
+    for port in ports {
+        let id = writer.open(address(*port), address(8989), NOW).unwrap();
+        talk(&mut writer, id);
     }
     file
 }
 
+const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+/// A capture of two conversations of six packets.
+fn capture() -> Vec<u8> {
+    capture_of(&[40_001, 40_002], |writer, id| {
+        for time in 1..4 {
+            writer.data(id, Direction::ToServer, &ping(time), NOW).unwrap();
+            writer.data(id, Direction::ToClient, &chat("你好"), NOW).unwrap();
+        }
+        writer.fin(id, Direction::ToServer, NOW).unwrap();
+    })
+}
+
 /// A capture of one packet.
 fn small_capture() -> Vec<u8> {
-    let mut file = Vec::new();
-    let mut writer = Writer::new(&mut file, Resolution::Microseconds).unwrap();
-    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let now = SystemTime::UNIX_EPOCH;
-    let id = writer.open(address(40_001), address(8989), now).unwrap();
-    writer.data(id, Direction::ToServer, &ping(1), now).unwrap();
-    file
+    capture_of(&[40_001], |writer, id| writer.data(id, Direction::ToServer, &ping(1), NOW).unwrap())
 }
 
 #[test]
@@ -150,13 +152,10 @@ fn a_capture_is_shown_connection_by_connection() {
 
 #[test]
 fn what_a_capture_ends_within_is_shown_and_counted() {
-    let mut file = Vec::new();
-    let mut writer = Writer::new(&mut file, Resolution::Microseconds).unwrap();
-    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    let now = SystemTime::UNIX_EPOCH;
-    let id = writer.open(address(40_001), address(8989), now).unwrap();
-    writer.data(id, Direction::ToServer, &ping(1), now).unwrap();
-    writer.data(id, Direction::ToServer, &ping(2)[..20], now).unwrap();
+    let mut file = capture_of(&[40_001], |writer, id| {
+        writer.data(id, Direction::ToServer, &ping(1), NOW).unwrap();
+        writer.data(id, Direction::ToServer, &ping(2)[..20], NOW).unwrap();
+    });
     let mut out = Vec::new();
     assert_eq!(
         decode(&file[..], &options(Style::Short), &mut out).unwrap(),

@@ -125,19 +125,12 @@ impl Cipher {
     /// Decrypts the whole blocks of `body`, whatever padding they end with: for whoever explains what cannot be opened.
     pub fn decrypt_blocks(&self, body: &[u8]) -> Vec<u8> {
         let mut plain = body[..body.len() - body.len() % BLOCK_BYTES].to_vec();
-        let blocks = &mut plain[..];
         let done = match &self.schedule {
-            Schedule::Aes128(key) => {
-                cbc::Decryptor::inner_iv_init(key, (&self.iv).into()).decrypt_padded::<NoPadding>(blocks).is_ok()
-            }
-            Schedule::Aes192(key) => {
-                cbc::Decryptor::inner_iv_init(key, (&self.iv).into()).decrypt_padded::<NoPadding>(blocks).is_ok()
-            }
-            Schedule::Aes256(key) => {
-                cbc::Decryptor::inner_iv_init(key, (&self.iv).into()).decrypt_padded::<NoPadding>(blocks).is_ok()
-            }
+            Schedule::Aes128(key) => decrypt_in_place(key, &self.iv, &mut plain),
+            Schedule::Aes192(key) => decrypt_in_place(key, &self.iv, &mut plain),
+            Schedule::Aes256(key) => decrypt_in_place(key, &self.iv, &mut plain),
         };
-        debug_assert!(done, "whole blocks can be decrypted");
+        debug_assert!(done.is_ok(), "whole blocks can be decrypted");
         plain
     }
 
@@ -174,6 +167,13 @@ where
     C: BlockCipherDecrypt<BlockSize = U16>,
 {
     cbc::Decryptor::inner_iv_init(key, iv.into()).decrypt_padded_b2b::<Pkcs7>(body, scratch)
+}
+
+fn decrypt_in_place<C>(key: &C, iv: &Iv, blocks: &mut [u8]) -> Result<(), block_padding::Error>
+where
+    C: BlockCipherDecrypt<BlockSize = U16>,
+{
+    cbc::Decryptor::inner_iv_init(key, iv.into()).decrypt_padded::<NoPadding>(blocks).map(|_| ())
 }
 
 #[cfg(test)]

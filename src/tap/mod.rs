@@ -1,7 +1,7 @@
 //! A tap: stands between clients and a server, passes on what they say, and shows it. It can misbehave on purpose, as networks and broken programs do.
 //!
-//! Two threads a connection, one for each direction (`pump.rs`); what both see goes through one door, the [`Watcher`], so that lines and records come in the
-//! order of their bytes. `mischief.rs` says what is done wrong, and to which bytes.
+//! Two threads a direction, one that reads and one that writes, for what is delayed must not hold up what comes (`pump.rs`). What all of them see goes through one
+//! door, the [`Watcher`], so that lines and records come in the order of their bytes. `mischief.rs` says what is done wrong, and to which bytes.
 //!
 //! It must not know how a session works: what it shows comes from `decode`, what it writes to a capture from `capture`.
 
@@ -57,7 +57,7 @@ impl Tap {
         }
     }
 
-    /// Passes on between the two, in two threads.
+    /// Passes on between the two, on threads of their own.
     fn join(self: &Arc<Tap>, client: TcpStream, server: TcpStream) -> io::Result<()> {
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
