@@ -156,103 +156,47 @@ fn the_table_of_users_speaks_the_language_of_the_terminal() {
 
 #[cfg(feature = "tools")]
 mod on_a_terminal {
-    use std::fs::File;
-    use std::io::{Read, Write};
-    use std::process::{Child, Stdio};
-    use std::sync::Arc;
-
-    use parking_lot::Mutex;
-    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-
     use super::in_chinese;
     use crate::harness::*;
-
-    /// A terminal of our own, with `chat` on it.
-    struct Terminal {
-        chat: Child,
-        keys: File,
-        screen: Arc<Mutex<String>>,
-        _state: tempfile::TempDir,
-    }
-
-    impl Terminal {
-        fn chat(server: &Server, name: &str) -> Terminal {
-            let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-            grantpt(&master).unwrap();
-            unlockpt(&master).unwrap();
-            let slave = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
-            let end = || Stdio::from(File::options().read(true).write(true).open(&slave).unwrap());
-            let state = tempfile::tempdir().unwrap();
-            let mut command = in_chinese(&["chat", "--as", name, "--addr", server.addr()]);
-            command.env("TERM", "xterm").env("NO_COLOR", "1").env("XDG_STATE_HOME", state.path());
-            let chat = command.stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
-            drop(command);
-            let keys = File::from(master);
-            let (mut from, screen) = (keys.try_clone().unwrap(), Arc::new(Mutex::new(String::new())));
-            let shown = screen.clone();
-            std::thread::spawn(move || {
-                let (mut bytes, mut part) = (Vec::new(), [0; 1024]);
-                // The terminal's last user has gone: an error on Linux.
-                while let Ok(count @ 1..) = from.read(&mut part) {
-                    bytes.extend_from_slice(&part[..count]);
-                    *shown.lock() = String::from_utf8_lossy(&bytes).into_owned();
-                }
-            });
-            Terminal { chat, keys, screen, _state: state }
-        }
-
-        fn types(&mut self, line: &str) {
-            self.keys.write_all(format!("{line}\r").as_bytes()).unwrap();
-        }
-
-        #[track_caller]
-        fn shows(&self, text: &str) {
-            let is_shown = happens_within(PATIENCE, || self.screen.lock().contains(text));
-            assert!(is_shown, "{text} is missing:\n{}", self.screen.lock());
-        }
-    }
-
-    impl Drop for Terminal {
-        fn drop(&mut self) {
-            let _ = self.chat.kill();
-            let _ = self.chat.wait();
-        }
-    }
+    use crate::running::Terminal;
 
     #[test]
     fn chat_speaks_chinese_on_a_terminal() {
         let mut server = Server::start(|setup| setup.set("language", "zh"));
         let mut ann = server.login("ann");
-        let mut terminal = Terminal::chat(&server, "小红");
-        terminal.shows(&format!("* 已连接 {}，以 小红 登录：欢迎", server.addr()));
-        terminal.shows("* 输入 /help 查看命令，/quit 退出");
-        terminal.shows("(/to 用户名)> ");
-        terminal.types("没有收件人");
-        terminal.shows("* 未发送：请先用“/to 用户名”选择收件人");
-        terminal.types("/help");
-        terminal.shows("*   /quit       退出；也可以按 Ctrl-D 或 Ctrl-C");
-        terminal.types("/没有");
-        terminal.shows("* 没有命令 /没有：/help 列出全部命令；要原样发送，请输入 //没有");
-        terminal.types("/to a\u{200b}b");
-        terminal.shows("* 用户名不能包含不可见字符或控制字符，这个用户名含有 U+200B；请将其去掉");
-        terminal.types("/to ann");
-        terminal.shows("ann> ");
-        terminal.types("你好");
+        let (terminal, state) = (Terminal::open(), tempfile::tempdir().unwrap());
+        let mut command = in_chinese(&["chat", "--as", "小红", "--addr", server.addr()]);
+        command.env("NO_COLOR", "1").env("XDG_STATE_HOME", state.path());
+        let mut chat = terminal.start(command);
+        chat.prints(&format!("* 已连接 {}，以 小红 登录：欢迎", server.addr()));
+        chat.prints("* 输入 /help 查看命令，/quit 退出");
+        chat.prints("(/to 用户名)> ");
+        chat.types("没有收件人");
+        chat.prints("* 未发送：请先用“/to 用户名”选择收件人");
+        chat.types("/help");
+        chat.prints("*   /quit       退出；也可以按 Ctrl-D 或 Ctrl-C");
+        chat.types("/没有");
+        chat.prints("* 没有命令 /没有：/help 列出全部命令；要原样发送，请输入 //没有");
+        chat.types("/to a\u{200b}b");
+        chat.prints("* 用户名不能包含不可见字符或控制字符，这个用户名含有 U+200B；请将其去掉");
+        chat.types("/to ann");
+        chat.prints("ann> ");
+        chat.types("你好");
         assert_eq!(next(&mut ann).text, "你好");
         ann.send_at("小红", "写于从前", ann.server_time() - 7200 - 60).unwrap();
-        terminal.shows("ann（2 小时前）: 写于从前");
+        chat.prints("ann（2 小时前）: 写于从前");
 
         server.sigterm();
         // Which of the two depends on how soon after the login it is.
         let lost =
             ["* 服务器关闭了连接；1 秒后重新连接", "* 小红 已在另一处登录，此处连接被取代；按回车重新登录，/quit 退出"];
-        eventually("the loss is told", || lost.iter().any(|note| terminal.screen.lock().contains(note)));
-        terminal.types("还在吗");
-        terminal.shows("已保留");
-        terminal.types("");
-        terminal.shows(&format!("* 无法连接到 {}：", server.addr()));
-        terminal.types("/quit");
-        terminal.shows("chatserver: 有 1 行没有发送：当时没有连接");
-        assert_eq!(terminal.chat.wait().unwrap().code(), Some(1));
+        eventually("the loss is told", || lost.iter().any(|note| chat.out().contains(note)));
+        chat.types("还在吗");
+        chat.prints("已保留");
+        chat.types("");
+        chat.prints(&format!("* 无法连接到 {}：", server.addr()));
+        chat.types("/quit");
+        chat.prints("chatserver: 有 1 行没有发送：当时没有连接");
+        chat.ends(1);
     }
 }

@@ -1,9 +1,9 @@
 //! Level 2 as the client library and the client commands use it: with the real server, and where a server must misbehave, with a scripted one.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -15,6 +15,7 @@ use chatserver::protocol::{
 use parking_lot::Mutex;
 
 use crate::harness::*;
+use crate::running::Running;
 
 fn two(server: &Server, name: &str) -> Client {
     server.connect().level(Level::Two).login(name).unwrap()
@@ -41,62 +42,8 @@ fn assert_ends(output: &Output, code: i32) -> (String, String) {
     (out.into_owned(), err.into_owned())
 }
 
-/// A command that runs; what it prints is collected. Killed when the test ends.
-struct Running {
-    child: Child,
-    keys: Option<ChildStdin>,
-    out: Arc<Mutex<String>>,
-    err: Arc<Mutex<String>>,
-}
-
-impl Running {
-    fn start(arguments: &[&str], addr: &str) -> Running {
-        let mut command = command(arguments, addr);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (out, err) = (collect(child.stdout.take().unwrap()), collect(child.stderr.take().unwrap()));
-        Running { keys: child.stdin.take(), child, out, err }
-    }
-
-    fn types(&mut self, line: &str) {
-        self.keys.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
-    }
-
-    #[track_caller]
-    fn prints(&self, text: &str) {
-        let is_there = happens_within(PATIENCE, || self.out.lock().contains(text));
-        assert!(is_there, "{text} is missing:\n{}\nstandard error:\n{}", self.out.lock(), self.err.lock());
-    }
-
-    #[track_caller]
-    fn notes(&self, text: &str) {
-        let is_there = happens_within(PATIENCE, || self.err.lock().contains(text));
-        assert!(is_there, "{text} is missing:\n{}\nstandard output:\n{}", self.err.lock(), self.out.lock());
-    }
-
-    #[track_caller]
-    fn ends(&mut self, code: i32) {
-        let ended = happens_within(PATIENCE, || self.child.try_wait().unwrap().is_some());
-        assert!(ended, "it runs on");
-        assert_eq!(self.child.wait().unwrap().code(), Some(code), "{}", self.err.lock());
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn collect(from: impl Read + Send + 'static) -> Arc<Mutex<String>> {
-    let text = Arc::new(Mutex::new(String::new()));
-    let mine = text.clone();
-    thread::spawn(move || {
-        for line in BufReader::new(from).lines().map_while(Result::ok) {
-            *mine.lock() += &format!("{line}\n");
-        }
-    });
-    text
+fn start(arguments: &[&str], addr: &str) -> Running {
+    Running::start(command(arguments, addr))
 }
 
 /// The number before the first one that a scripted server's client uses: above every clock.
@@ -300,9 +247,9 @@ fn listen_prints_numbers_and_nothing_twice_across_its_restarts() {
     let last_seq = |file: &Path| SessionState::load(file).map_or(0, |state| state.last_seq());
     let mut ann = two(&server, "ann");
     let msg_id = ann.send_numbered("bob", "one").unwrap();
-    let first = Running::start(&listen, server.addr());
+    let first = start(&listen, server.addr());
     first.prints("\"one\"");
-    let printed: serde_json::Value = serde_json::from_str(&first.out.lock()).unwrap();
+    let printed: serde_json::Value = serde_json::from_str(&first.out()).unwrap();
     assert_eq!(printed["msg_id"].as_u64(), Some(msg_id));
     let seq = printed["seq"].as_u64().expect("a number");
     eventually("the state is kept", || last_seq(&file) == seq);
@@ -343,18 +290,18 @@ fn listen_with_a_count_leaves_the_rest_for_later() {
 #[test]
 fn listen_is_told_that_another_login_took_over() {
     let server = Server::start_default();
-    let mut listen = Running::start(&["listen", "--as", "bob"], server.addr());
+    let mut listen = start(&["listen", "--as", "bob"], server.addr());
     server.wait_for_log("bob logged in");
     let _newer = server.login("bob");
     listen.ends(3);
     listen.notes("chatserver: another program has logged in as bob");
-    assert!(!listen.err.lock().contains("likely"), "{}", listen.err.lock());
+    assert!(!listen.err().contains("likely"), "{}", listen.err());
 }
 
 #[test]
 fn listen_says_why_the_server_closes_and_comes_back() {
     let mut server = Server::start_default();
-    let listen = Running::start(&["listen", "--as", "bob"], server.addr());
+    let listen = start(&["listen", "--as", "bob"], server.addr());
     server.wait_for_log("bob logged in");
     server.sigterm();
     listen.notes("chatserver: the server is stopping\n");
@@ -364,7 +311,7 @@ fn listen_says_why_the_server_closes_and_comes_back() {
 #[test]
 fn chat_marks_its_lines() {
     let server = Server::start(|setup| setup.set("max_text_bytes", "1 KiB"));
-    let mut chat = Running::start(&["chat", "--as", "ann", "--to", "bob"], server.addr());
+    let mut chat = start(&["chat", "--as", "ann", "--to", "bob"], server.addr());
     chat.types("hello bob, how are you, and what do you do?");
     chat.notes("✓ bob: hello bob, how are you, and wh…\n");
     chat.types(&"长".repeat(400));
@@ -394,10 +341,10 @@ fn chat_sends_again_what_has_no_receipt_and_nobody_notices() {
             again
         },
     ]);
-    let mut chat = Running::start(&["chat", "--as", "ann", "--to", "bob"], &addr);
+    let mut chat = start(&["chat", "--as", "ann", "--to", "bob"], &addr);
     chat.types("hello");
     chat.notes("✓✓ bob: hello\n");
-    assert_eq!(chat.err.lock().lines().filter(|line| line.contains('✓')).count(), 1, "{}", chat.err.lock());
+    assert_eq!(chat.err().lines().filter(|line| line.contains('✓')).count(), 1, "{}", chat.err());
     chat.types("/quit");
     chat.ends(0);
     let packets = served.join().unwrap();
@@ -410,7 +357,7 @@ fn chat_says_how_many_lines_have_no_receipt() {
         peer.grant();
         while peer.packet().is_some_and(|packet| !Peer::is_logout(&packet)) {}
     }]);
-    let mut chat = Running::start(&["chat", "--as", "ann", "--to", "bob"], &addr);
+    let mut chat = start(&["chat", "--as", "ann", "--to", "bob"], &addr);
     chat.types("one");
     chat.types("two");
     chat.types("/quit");
@@ -423,9 +370,9 @@ fn chat_says_how_many_lines_have_no_receipt() {
 fn chat_takes_a_long_pipe_in_its_stride() {
     let server = Server::start_default();
     let lines = numbered("line", 3000);
-    let mut chat = Running::start(&["chat", "--as", "ann", "--to", "bob"], server.addr());
+    let mut chat = start(&["chat", "--as", "ann", "--to", "bob"], server.addr());
     lines.iter().for_each(|line| chat.types(line));
-    let marks = || chat.err.lock().lines().filter(|line| line.starts_with("✓ bob: line")).count();
+    let marks = || chat.err().lines().filter(|line| line.starts_with("✓ bob: line")).count();
     eventually("every line has its mark", || marks() == 3000);
     chat.types("/quit");
     chat.ends(0);
@@ -435,7 +382,7 @@ fn chat_takes_a_long_pipe_in_its_stride() {
 #[test]
 fn chat_is_told_that_another_login_took_over() {
     let server = Server::start_default();
-    let mut chat = Running::start(&["chat", "--as", "ann", "--to", "bob"], server.addr());
+    let mut chat = start(&["chat", "--as", "ann", "--to", "bob"], server.addr());
     server.wait_for_log("ann logged in");
     let newer = server.login("ann");
     chat.notes("Another login as ann has taken over; press Enter to take it back");
@@ -463,11 +410,11 @@ fn the_commands_speak_level_1_where_there_is_no_other() {
             while peer.packet().is_some_and(|packet| !Peer::is_logout(&packet)) {}
         },
     ]);
-    let mut chat = Running::start(&["chat", "--as", "ann", "--to", "bob"], &addr);
+    let mut chat = start(&["chat", "--as", "ann", "--to", "bob"], &addr);
     chat.types("hello");
     chat.types("/quit");
     chat.ends(0);
-    assert!(!chat.err.lock().contains('✓'));
+    assert!(!chat.err().contains('✓'));
     let listen = ["listen", "--as", "ann", "--json", "--count", "1"];
     let (out, _) = assert_ends(&chatserver(&listen, &addr, ""), 0);
     assert!(out.contains("\"msg_id\":null,\"seq\":null"), "{out}");
@@ -505,9 +452,9 @@ fn a_slow_line_is_not_a_silent_one() {
             });
         }
     });
-    let listening = Running::start(&["listen", "--as", "ann"], &addr);
+    let listening = start(&["listen", "--as", "ann"], &addr);
     listening.prints(&text);
-    assert_eq!(*connections.lock(), 1, "{}", listening.err.lock());
+    assert_eq!(*connections.lock(), 1, "{}", listening.err());
 }
 
 #[test]
@@ -525,7 +472,7 @@ fn a_server_that_answers_no_more_pings_is_left_for_a_new_connection() {
     }
     let started = [&["listen", "--as", "ann"][..], &["chat", "--as", "ann", "--to", "bob"]].map(|arguments| {
         let (addr, server) = scripted(vec![falls_silent, comes_back]);
-        (Running::start(arguments, &addr), server)
+        (start(arguments, &addr), server)
     });
     for (client, server) in started {
         client.notes("timeout while waiting for the answer to a ping");

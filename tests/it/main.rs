@@ -5,6 +5,7 @@
 //! `eventually`) instead of sleeps; what is only expected *not* to happen is followed by something that must happen.
 
 mod harness;
+mod running;
 mod wire;
 
 mod connecting;

@@ -1,40 +1,34 @@
 //! `chatserver tap` between real clients and a real server: it shows what passes, and does wrong what it is asked to; and `chatserver decode`.
 
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use chatserver::client::{Client, Level};
 use chatserver::protocol::PUBLISHED_KEY;
-use parking_lot::Mutex;
 
 use crate::harness::*;
+use crate::running::Running;
 use crate::wire;
 
-/// A running tap, and the lines that it has shown.
+/// A running tap, and where it listens.
 struct Tap {
-    child: Child,
+    running: Running,
     addr: String,
-    lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl Tap {
     fn start(server: &Server, arguments: &[&str]) -> Tap {
         let mut command = program();
         command.args(["tap", "--listen", "127.0.0.1:0", "--addr", server.addr()]).args(arguments);
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut out = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = out.next().unwrap().unwrap();
+        let running = Running::start(command);
+        running.prints(&format!(", passing on to {}", server.addr()));
+        let first = running.out();
         let addr = first.strip_prefix("listening on ").and_then(|rest| rest.split(',').next());
         let addr = addr.unwrap_or_else(|| panic!("{first}")).to_owned();
-        assert!(first.ends_with(&format!("passing on to {}", server.addr())), "{first}");
-        let lines = Arc::<Mutex<Vec<String>>>::default();
-        let shown = lines.clone();
-        thread::spawn(move || out.map_while(Result::ok).for_each(|line| shown.lock().push(line)));
-        Tap { child, addr, lines }
+        Tap { running, addr }
     }
 
     fn login(&self, name: &str) -> Client {
@@ -50,19 +44,12 @@ impl Tap {
     /// Waits for a line that has all of these.
     #[track_caller]
     fn wait_for(&self, parts: &[&str]) {
-        let has_come = || self.lines.lock().iter().any(|line| parts.iter().all(|part| line.contains(part)));
-        assert!(happens_within(PATIENCE, has_come), "no line with {parts:?}:\n{}", self.lines.lock().join("\n"));
+        let has_come = || self.running.out().lines().any(|line| parts.iter().all(|part| line.contains(part)));
+        assert!(happens_within(PATIENCE, has_come), "no line with {parts:?}:\n{}", self.running.out());
     }
 
     fn count(&self, part: &str) -> usize {
-        self.lines.lock().iter().filter(|line| line.contains(part)).count()
-    }
-}
-
-impl Drop for Tap {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.running.out().lines().filter(|line| line.contains(part)).count()
     }
 }
 
