@@ -21,7 +21,7 @@
 //! | [`protocol`] | the wire, pure: packets, cipher, messages, names |
 //! | [`delivery`] | from acceptance to acknowledgement: window, mailbox, outbox |
 //! | [`server`] | listener, connections, dispatch, one handler per message, writers |
-//! | [`jobs`] | the timer, which saves what has waited |
+//! | [`jobs`] | what happens by the clock: saves, the watch, reports and alerts |
 //! | [`storage`] | the one SQLite file, and the only SQL |
 //! | [`client`] | the blocking client library |
 //! | [`cli`] | one file per subcommand |
@@ -30,7 +30,7 @@
 //! | [`config`] | what an operator may change |
 //! | [`mail`] | letters to the operator, by SMTP |
 //! | [`limits`], [`clock`], [`threads`], [`logging`], [`notify`] | fixed caps, time, named threads, the log, what systemd is told |
-//! | [`sync`], [`socket`] | locks, and what is asked of a socket: what the model check puts its own in the place of |
+//! | [`sync`], [`socket`] | locks, and what is asked of a socket: with [`threads`] and [`storage`] what the model check puts its own in the place of |
 //!
 //! # The walk
 //!

@@ -5,7 +5,7 @@
     (gdb) chat-stack NAME       the stack of the thread with this name, without the frames of libraries
     (gdb) chat-outbox NAME      the user's outbox: bytes on their way, and the window; needs variables in the debug information
 
-Line tables, which every build has, are enough for the first two. `cargo build` writes variables as well.
+Line tables, which every build of `make` has, are enough for the first two; the Debian package has none. `cargo build` writes variables as well.
 docs/debugging.md shows their output.
 """
 

@@ -12,6 +12,7 @@ use super::connection::{ConnectionArgs, exit, fail};
 use super::print;
 use crate::config::parse_duration;
 use crate::conformance::{self, Check, Finding, Grade, NotJudged, Target, Verdict, explain, hex};
+use crate::terminal::escape_json;
 
 const EXIT_CODES: &str = "Exit codes:
   0  all checks that were carried out passed
@@ -278,7 +279,7 @@ fn json(finding: &Finding<'_>) -> String {
             line.bytes = pieces.collect();
         }
     }
-    serde_json::to_string(&line).unwrap_or_default()
+    escape_json(&serde_json::to_string(&line).unwrap_or_default()).into_owned()
 }
 
 /// A line on standard output. Whoever has read enough and closed it misses nothing but lines.

@@ -11,7 +11,7 @@ use super::progress::{Progress, Unit};
 use super::{DataArg, fail};
 use crate::protocol::UserName;
 use crate::storage::{Export, StorageError, Waiting};
-use crate::terminal::{escape, utc};
+use crate::terminal::{escape, escape_json, utc};
 
 /// Print the messages that wait
 ///
@@ -106,11 +106,8 @@ fn print(out: &mut impl Write, waiting: &Waiting, json: bool) -> io::Result<()> 
     let Waiting { to, row } = waiting;
     let (from, text, time) = (&*row.sender, &*row.text, row.client_time);
     if json {
-        serde_json::to_writer(
-            &mut *out,
-            &JsonLine { from, to, text, time, seq: row.seq, accepted_at: row.accepted_at, msg_id: row.msg_id },
-        )?;
-        out.write_all(b"\n")
+        let line = JsonLine { from, to, text, time, seq: row.seq, accepted_at: row.accepted_at, msg_id: row.msg_id };
+        writeln!(out, "{}", escape_json(&serde_json::to_string(&line)?))
     } else {
         writeln!(out, "{} {} to {}: {}", utc(time), escape(from), escape(to), escape(text))
     }
@@ -126,7 +123,7 @@ mod tests {
         let row = Row {
             seq: 7,
             sender: "小红".into(),
-            text: "你好\n\"\x1b[2J".into(),
+            text: "你好\n\"\x1b[2J\u{9b}J".into(),
             client_time: 1_407_938_400,
             accepted_at: 1_407_938_400_123,
             msg_id: None,
@@ -137,8 +134,11 @@ mod tests {
             print(&mut out, waiting, json).unwrap();
             String::from_utf8(out).unwrap()
         };
-        assert_eq!(printed(&waiting, false), "2014-08-13T14:00:00Z 小红 to [38121920]--> 7: 你好\\n\"\\u{1b}[2J\n");
-        let json = "{\"from\":\"小红\",\"to\":\"[38121920]--> 7\",\"text\":\"你好\\n\\\"\\u001b[2J\",\
+        assert_eq!(
+            printed(&waiting, false),
+            "2014-08-13T14:00:00Z 小红 to [38121920]--> 7: 你好\\n\"\\u{1b}[2J\\u{9b}J\n"
+        );
+        let json = "{\"from\":\"小红\",\"to\":\"[38121920]--> 7\",\"text\":\"你好\\n\\\"\\u001b[2J\\u009bJ\",\
                     \"time\":1407938400,\"seq\":7,\"accepted_at\":1407938400123}\n";
         assert_eq!(printed(&waiting, true), json);
         waiting.row.msg_id = Some(41);

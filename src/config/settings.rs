@@ -248,7 +248,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         kind: Kind::Bytes(Number::U64(|c| &mut c.data_bytes), MEBIBYTE..=1024 * TEBIBYTE),
         default: Some("\"10 GiB\""),
         meaning: "Size of the database.",
-        reached: "Messages to users who are not there are refused until there is room again.",
+        reached: "Messages to users who are not there, or do not take them at once, are refused until there is room again.",
         reload: Reload::Restart,
     },
     Setting {

@@ -1,3 +1,5 @@
+//! Packets out of texts, bytes and captures, sound and broken; and that nothing panics or hangs.
+
 use std::io::Cursor;
 use std::net::SocketAddr;
 use std::time::SystemTime;

@@ -3,7 +3,7 @@
 //! It is not the way of messages through the server: it takes its time, allocates, and where `Decoder` says "bad body" it says why and where. Names
 //! and types of the fields come from `proto/chat.proto` itself (`build.rs` makes a table of them); a test holds its verdicts against `Decoder`'s.
 //!
-//! Read first: PROTOCOL.md, "A session, byte by byte"; protobuf.dev, "Encoding".
+//! Read first: PROTOCOL.md, "One session, byte by byte"; protobuf.dev, "Encoding".
 
 use std::fmt;
 use std::ops::Range;

@@ -17,7 +17,8 @@ const MAPPINGS_PER_THREAD: u64 = 4;
 /// Descriptors that are no connections: database, log, listener, configuration.
 const OTHER_DESCRIPTORS: u64 = 64;
 
-/// Threads that are neither connections nor writers: main, accept, timer, watch, log, signals; readers, mails and `ctl` at their most.
+/// Threads that are neither connections nor writers, as they usually are: main, accept, timer, watch, log, signals; readers, mails, `ctl`, HTTP. All of these at their
+/// most are some more, for which a fifth of each limit is left.
 const OTHER_THREADS: u64 = 32;
 
 /// Connections that a MiB of memory carries: an idle one takes about 40 KiB, its part of the kernel's memory included.

@@ -6,16 +6,28 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use chatserver::client::{Event, Level};
+use chatserver::limits;
 use chatserver::protocol::NoticeCode;
 use mail_parser::MessageParser;
 use rustix::process::Signal;
 
+use crate::control::{number, status};
 use crate::hardening::*;
 use crate::harness::*;
 use crate::smtp::{Behaviour, Received, SmtpServer};
 
 const SYNC: &str = "fsync,fdatasync";
 const WRITE: &str = "pwrite64,pwritev,ftruncate,fallocate";
+
+/// The disk is well again, and what it took has left memory, of which a login needs some, too.
+fn until_well(server: &Server) {
+    server.wait_for_log("saving works again");
+    eventually("there is memory for a login", || {
+        let status = status(server);
+        let bytes = |name| number(&status, name);
+        bytes("memory.used_bytes") + limits::MAILBOX_BYTES as i64 <= bytes("memory.limit_bytes")
+    });
+}
 
 /// While these calls fail, ann writes to bob, who is not there; then the disk is well again.
 fn nothing_is_lost_while(test: &str, calls: &str, fault: &str, said: &str) {
@@ -106,6 +118,7 @@ fn when_memory_is_full_senders_wait_and_others_do_not() {
         disk.end();
         is_done.recv_timeout(PATIENCE).expect("the sender goes on when the disk is well");
     });
+    until_well(&server);
     assert_eq!(all_texts(&mut server.login("bob")), many());
 }
 
@@ -126,7 +139,7 @@ fn who_waits_for_memory_too_long_is_cut_and_what_was_accepted_arrives() {
     expect_close(&mut ann);
     pair.chat();
     disk.end();
-    server.wait_for_log("saving works again");
+    until_well(&server);
     let accepted = all_texts(&mut server.login("bob"));
     assert!((10..100).contains(&accepted.len()), "{} were accepted", accepted.len());
     assert_eq!(accepted, many()[..accepted.len()]);
@@ -144,7 +157,7 @@ fn who_takes_over_from_a_sender_that_waits_does_not_wait() {
     // A login needs a little memory too, which is not there now.
     drop(server.connect().timeout(Duration::from_secs(5)).login("ann"));
     disk.end();
-    server.wait_for_log("saving works again");
+    until_well(&server);
     let mut ann = server.login("ann");
     ann.roundtrip().unwrap();
     let accepted = all_texts(&mut server.login("bob"));
@@ -167,7 +180,7 @@ fn a_level_2_sender_past_full_memory_is_told_and_has_no_receipt_for_what_is_not_
     let [Event::Notice(notice)] = &told[..] else { panic!("what it is told: {told:?}") };
     assert_eq!(notice.code, NoticeCode::Overloaded);
     disk.end();
-    server.wait_for_log("saving works again");
+    until_well(&server);
     let mut ann = server.connect().resume(ann.into_state()).unwrap();
     eventually("each has its receipt", || {
         let _ = ann.next_event(Duration::from_millis(50)).unwrap();

@@ -7,6 +7,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::hardening::*;
 use crate::harness::*;
+use crate::network::is_silent;
 use crate::wire;
 
 /// Whether the server closes this connection rather than waiting for its login.
@@ -69,6 +70,7 @@ fn a_thread_that_cannot_be_started_costs_one_connection() {
     for _ in 0..20 {
         assert!(is_refused(server.socket()), "there is no thread for it");
     }
+    server.wait_for_log("no thread for it, so it is closed");
     assert_eq!(server.logged("no thread for it, so it is closed"), 1, "one line for the burst");
     pair.chat();
     fault.end();
@@ -90,7 +92,12 @@ fn a_mapping_that_cannot_be_had_costs_one_connection() {
         [("mmap", ""), ("mprotect", ""), ("mmap", ":when=1"), ("mmap", ":when=2"), ("mprotect", ":when=2")]
     {
         let Some(fault) = Fault::inject(&server, test, calls, &format!("error=ENOMEM{when}")) else { return };
+        let threads = server.threads().len();
         let knocked: Vec<TcpStream> = (0..5).map(|_| server.socket()).collect();
+        eventually("each has a thread or is closed", || {
+            let closed = knocked.iter().filter(|socket| !is_silent(socket)).count();
+            server.threads().len() + closed == threads + knocked.len()
+        });
         pair.chat();
         fault.end();
         drop(knocked);

@@ -1,7 +1,7 @@
 //! `metrics_listen`: the figures over HTTP.
 
 use std::collections::BTreeSet;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 
@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::control::{Ctl, number, status};
 use crate::harness::*;
+use crate::network::is_silent;
 
 /// A server with HTTP, and its address.
 fn server() -> (Server, String) {
@@ -54,21 +55,13 @@ fn beside_silent<T>(server: &Server, address: &str, count: usize, look: impl Fn(
         let silent: Vec<_> = (0..count).map(|_| TcpStream::connect(address).unwrap()).collect();
         if happens_within(limits::HTTP_TIMEOUT / 4, || http_threads(server) == 1 + count) {
             let result = look();
-            if silent.iter().all(is_unanswered) {
+            if silent.iter().all(is_silent) {
                 seen = Some((silent, result));
             }
         }
         seen.is_some()
     });
     seen.unwrap()
-}
-
-/// Neither an answer nor an end has come.
-fn is_unanswered(socket: &TcpStream) -> bool {
-    socket.set_nonblocking(true).unwrap();
-    let peeked = socket.peek(&mut [0; 1]);
-    socket.set_nonblocking(false).unwrap();
-    peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
 }
 
 /// The names of all samples.

@@ -63,6 +63,14 @@ pub fn unread(socket: &TcpStream) -> u64 {
     rustix::io::ioctl_fionread(socket).unwrap()
 }
 
+/// Neither bytes nor an end have come that were not read.
+pub fn is_silent(socket: &TcpStream) -> bool {
+    socket.set_nonblocking(true).unwrap();
+    let peeked = socket.peek(&mut [0; 1]);
+    socket.set_nonblocking(false).unwrap();
+    peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
+
 /// Bytes that the server has written to this client and that the client's kernel has not acknowledged; 0 also when the connection is gone.
 pub fn unacknowledged(client: &TcpStream) -> u64 {
     let (server, client) = (client.peer_addr().unwrap(), client.local_addr().unwrap());

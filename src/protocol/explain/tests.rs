@@ -1,3 +1,5 @@
+//! What is explained is what the decoder reads, and every byte has its place.
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 
