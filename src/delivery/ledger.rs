@@ -345,10 +345,13 @@ impl Ledger {
         if blocks.is_empty() && !state.wants_reserve() {
             return None;
         }
+        let reserved_upto = state.reserve();
+        // What is given back may be gone from the disk from now on, whatever the commit says of itself: nothing above it is told as delivered.
+        state.reserved_upto = state.reserved_upto.min(reserved_upto);
         Some(SenderUpdate {
             sender: self.key.clone(),
             forgotten_upto: state.forgotten_upto,
-            reserved_upto: state.reserve(),
+            reserved_upto,
             used_at: unix_ms,
             blocks,
         })
@@ -432,6 +435,26 @@ mod tests {
         ledger.accepted(many + 1, 0);
         assert_eq!(ledger.check(1, 1, owed), Known::TooOld);
         assert_eq!((ledger.check(2, 2, owed), ledger.check(2, 3, owed)), (Known::Same, Known::Used));
+    }
+
+    /// The sender is away while a save gives the reserve back, comes again before that has returned, and sends: a kill would find the lower reserve.
+    #[test]
+    fn no_number_is_told_as_delivered_above_a_reserve_that_is_being_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (delivery, owed) = (delivery(dir.path()), &mut Owed::default());
+        let known = SenderState { reserved_upto: 7 + MSG_ID_RESERVE, ..SenderState::default() };
+        let ledger = Arc::new(Ledger::new("ann".into(), known));
+        ledger.state.lock().highest = 7;
+        let given_back = ledger.collect(&[], 7).expect("the reserve is given back");
+        assert_eq!(given_back.reserved_upto, 7);
+        assert_eq!(ledger.check(8, 8, owed), Known::New);
+        ledger.accepted(8, 8);
+        ledger.delivered(8, &delivery, owed);
+        assert!(ledger.state.lock().find(8).unwrap().is_held, "a kill now would make the number free again");
+        ledger.committed(&given_back, owed);
+        let next = ledger.collect(&[], 7).unwrap();
+        ledger.committed(&next, owed);
+        assert!(next.reserved_upto >= 8 && !ledger.state.lock().find(8).unwrap().is_held);
     }
 
     #[test]

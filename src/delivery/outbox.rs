@@ -344,11 +344,24 @@ impl Outbox {
             sent += written;
             let waited = match outcome {
                 Ok(()) => return (sent, Ok(())),
-                Err(Errno::AGAIN) => self.wait_until(PollFlags::OUT, stall_timeout),
+                Err(Errno::AGAIN) => self.wait_for_room(stall_timeout),
                 Err(_) => Err(WriteError::Broken),
             };
             if waited.is_err() {
                 return (sent, waited);
+            }
+        }
+    }
+
+    /// Waits until the socket takes bytes again, as long as the peer takes some. Linux says so only when a third of the buffer is free: who reads slowly may
+    /// need longer than `stall_timeout` for that.
+    fn wait_for_room(&self, stall_timeout: Duration) -> Result<(), WriteError> {
+        loop {
+            let acknowledged = || socket::acknowledged(&self.socket).ok();
+            let before = acknowledged();
+            match self.wait_until(PollFlags::OUT, stall_timeout) {
+                Err(WriteError::Stalled) if acknowledged() > before => {}
+                waited => return waited,
             }
         }
     }

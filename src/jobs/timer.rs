@@ -81,8 +81,10 @@ struct Timer<'a> {
     /// The sessions with receipts that are due.
     owed: Owed,
     expire_after_ms: i64,
-    /// Saves that failed since the last one that succeeded.
+    /// Saves that failed since the last one that wrote something.
     failures: u32,
+    /// The present save has written something: the disk works.
+    has_written: bool,
     not_before_ms: u64,
     expire_at_ms: Option<u64>,
     /// A save that somebody waits for.
@@ -158,6 +160,7 @@ impl Timer<'_> {
             owed: Owed::default(),
             expire_after_ms: expire_after.as_millis() as i64,
             failures: 0,
+            has_written: false,
             not_before_ms: 0,
             expire_at_ms: (!expire_after.is_zero()).then_some(0),
             asked: None,
@@ -233,6 +236,7 @@ impl Timer<'_> {
     fn save(&mut self, taken: Taken, all: bool, now: Stamp) -> Result<u64, StorageError> {
         // They must not look as if somebody needed them.
         let ledgers: Vec<Weak<Ledger>> = taken.ledgers.iter().map(Arc::downgrade).collect();
+        self.has_written = false;
         let result = threads::caught(|| self.save_all(taken, all, now)).unwrap_or_else(|why| {
             self.delivery.counters.panics.add(1);
             // As after a commit that failed: all of them come again. What may have been committed is then written or told a second time, which is harmless; only
@@ -257,7 +261,9 @@ impl Timer<'_> {
             |(mailbox, on)| Turn { mailbox: Some(mailbox), on, count: 0, is_last: true, orphans: self.orphans.clone() };
         let mut rest: VecDeque<Turn> = mailboxes.into_iter().map(first).collect();
         let mut result = Ok(0);
-        while !rest.is_empty() || !ledgers.is_empty() {
+        // Somebody may wait for nothing else.
+        let mut wants_floor = self.delivery.seqs.floor_to_save().is_some();
+        while std::mem::take(&mut wants_floor) || !rest.is_empty() || !ledgers.is_empty() {
             let (mut parts, mut list) = (Vec::new(), SaveList::default());
             list.senders.extend(ledgers.drain(..).map(|ledger| (ledger, None)));
             while parts.len() < limits::SAVE_ROWS && list.messages.len() < limits::SAVE_ROWS {
@@ -286,7 +292,7 @@ impl Timer<'_> {
             }
         }
         for turn in rest {
-            turn.end(now, self.delivery);
+            self.delivery.release(turn.end(now, self.delivery));
         }
         result
     }
@@ -303,6 +309,7 @@ impl Timer<'_> {
         faults::point("save");
         let saved = if is_empty { Ok(Saved::default()) } else { self.write(&batch) };
         faults::point("saved");
+        self.has_written |= !is_empty && saved.is_ok();
         if let Ok(saved) = &saved {
             if let Some(floor) = batch.seq_floor {
                 self.delivery.seqs.reserved(floor);
@@ -416,13 +423,14 @@ impl Timer<'_> {
     fn note(&mut self, result: &Result<u64, StorageError>) {
         match result {
             Ok(rows) => {
-                if self.failures > 0 {
+                // A pass that had nothing to write knows nothing of the disk.
+                if self.failures > 0 && self.has_written {
                     log::warn!("saving works again after {} failed tries; {rows} messages written", self.failures);
+                    self.failures = 0;
                 }
                 if *rows > 0 {
                     log::debug!("saved {rows} messages");
                 }
-                self.failures = 0;
             }
             Err(error) => {
                 self.failures += 1;

@@ -50,7 +50,7 @@ impl Writers {
                 let id = present.id;
                 log::error!("c{id}: no thread for its writer, so it ends: {error} ({count} since the last such line)");
             }
-            present.hang_up(HungUp::NoThread);
+            end_without_thread(&present);
             shared.delivery.memory.wake_all();
             self.give_up_place();
         }
@@ -72,9 +72,7 @@ impl Writers {
         let mut state = self.state.lock();
         state.running -= 1;
         if state.running == 0 {
-            for session in state.waiting.drain(..) {
-                session.hang_up(HungUp::NoThread);
-            }
+            state.waiting.drain(..).for_each(|session| end_without_thread(&session));
         }
     }
 
@@ -87,6 +85,12 @@ impl Writers {
             running.go_on();
         }
     }
+}
+
+/// Nobody will write to it but its own reader, which tells a level-2 client why it ends.
+fn end_without_thread(session: &Session) {
+    session.outbox.resign_writer();
+    session.hang_up(HungUp::NoThread);
 }
 
 /// A writer's place, given back also when it panics.

@@ -62,12 +62,12 @@ fn status_tells_what_has_happened() {
     send_all(&mut ann, "carol", &numbered("kept", 2));
     send_all(&mut ann, "no\u{7}body", &["refused"]);
     let mut again = server.login("ann");
-    // A sign of life: what the first connection was handed, and TCP had not acknowledged yet, has come to this one.
-    again.ping().unwrap();
     server.socket().write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
     let mut ctl = Ctl::of(&server);
     let mut last = Value::Null;
     let is_told = happens_within(PATIENCE, || {
+        // Signs of life: what the first connection was handed, and TCP had not acknowledged yet, has come to this one.
+        again.ping().unwrap();
         last = ctl.ask("status");
         let status = &last;
         let is = |path, expected| number(status, path) == expected;

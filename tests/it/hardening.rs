@@ -38,11 +38,16 @@ impl Fault {
 
     /// The same in the one thread of this name: others are not slowed down, and `when=` counts its calls alone.
     pub fn inject_in(server: &Server, thread: &str, test: &str, calls: &str, fault: &str) -> Option<Fault> {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
-        let mut tasks = tasks.filter_map(|task| Some(task.ok()?.path()));
         let named =
             |task: &PathBuf| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim_end() == thread);
-        let task = tasks.find(named).unwrap_or_else(|| panic!("no thread has the name {thread}"));
+        let mut found = None;
+        // One that was just started has its parent's name.
+        eventually("a thread has this name", || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+            found = tasks.filter_map(|task| Some(task.ok()?.path())).find(named);
+            found.is_some()
+        });
+        let task = found.unwrap();
         Fault::attach(&["-p", &task.file_name().unwrap().to_string_lossy()], test, calls, fault)
     }
 

@@ -189,6 +189,28 @@ fn a_level_2_sender_past_full_memory_is_told_and_has_no_receipt_for_what_is_not_
     assert_eq!(all_texts(&mut server.login("bob")), texts);
 }
 
+/// A pass that has nothing to write says nothing of the disk: here receipts are looked after many times between the tries.
+#[test]
+fn an_ill_disk_is_well_only_when_it_has_taken_something() {
+    let server = Server::start_default();
+    let two = |name| server.connect().level(Level::Two).login(name).unwrap();
+    let (mut ann, mut bob) = (two("ann"), two("bob"));
+    let reserves = "select count(*) from senders where reserved_upto > 0";
+    eventually("numbers of both are reserved", || server.db().query_row(reserves, [], |row| row.get(0)) == Ok(2));
+    let test = "an_ill_disk_is_well_only_when_it_has_taken_something";
+    let Some(disk) = Fault::inject(&server, test, SYNC, "error=EIO") else { return };
+    let _newcomer = server.login("newcomer");
+    eventually("it is tried for the third time", || {
+        ann.send("bob", "well?").unwrap();
+        assert_eq!(next(&mut bob).text, "well?");
+        assert_eq!(bob.recv(Duration::from_millis(20)).unwrap(), None);
+        server.logged("saving failed (try 3)") > 0
+    });
+    assert_eq!(server.logged("saving works again"), 0);
+    disk.end();
+    server.wait_for_log("saving works again after");
+}
+
 #[test]
 fn a_disk_that_is_ill_for_long_is_told_by_mail() {
     let mail = SmtpServer::start(Behaviour::default());

@@ -9,6 +9,7 @@ use chatserver::protocol::{Chat, Granted, LoginAnswer, Message, NoticeCode, Reas
 use rustix::process::Signal;
 
 use crate::control::{number, status};
+use crate::hardening::Fault;
 use crate::harness::*;
 use crate::network::*;
 use crate::wire;
@@ -128,20 +129,18 @@ impl Two {
         receipts
     }
 
-    /// What came up to the close, which was in order.
+    /// The notices up to the close.
     #[track_caller]
     fn until_close(&mut self) -> Vec<Got> {
-        let mut got = Vec::new();
-        loop {
-            match self.connection.read_packet(PATIENCE) {
-                Ok(Some(packet)) => got.push(packet),
-                Ok(None) => panic!("it did not close"),
-                Err(chatserver::client::ClientError::Closed { .. }) => break,
-                Err(error) => panic!("{error}"),
-            }
-        }
-        got.iter().filter_map(|packet| notice(&packet.bytes)).collect()
+        notices(&mut self.connection)
     }
+}
+
+/// The notices up to the close.
+#[track_caller]
+fn notices(connection: &mut Connection) -> Vec<Got> {
+    let (packets, _) = connection.read_to_close(PATIENCE).unwrap_or_else(|error| panic!("it did not close: {error}"));
+    packets.iter().filter_map(|packet| notice(&packet.bytes)).collect()
 }
 
 /// A notice in a packet.
@@ -590,6 +589,22 @@ fn one_who_takes_nothing_is_told_so_when_it_looks_at_last() {
         bob.until_close().pop()
     });
     assert_eq!(told, Some(Got::Notice(NoticeCode::TooSlow)));
+}
+
+#[test]
+fn one_for_whose_backlog_there_is_no_thread_is_told_so() {
+    let server = Server::start(|setup| setup.set("save_interval", "20 ms"));
+    send_all(&mut server.login("ann"), "bob", &["waiting"]);
+    eventually("it is on disk", || server.rows() == 1);
+    // The connection has its thread, its writer will have none.
+    let before = server.threads().len();
+    let mut connection = server.connect().open().unwrap();
+    eventually("the connection has its thread", || server.threads().len() == before + 1);
+    let test = "one_for_whose_backlog_there_is_no_thread_is_told_so";
+    let Some(_fault) = Fault::inject(&server, test, "clone3,clone", "error=EAGAIN") else { return };
+    let login = Message::ClientLogin { name: "bob", version: 1.0, time: 7, level: Some(2), last_seq: None };
+    connection.write_message(&login).unwrap();
+    assert_eq!(notices(&mut connection).last(), Some(&Got::Notice(NoticeCode::Overloaded)));
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::params;
 
+use crate::hardening::deaf;
 use crate::harness::*;
 use crate::wire;
 
@@ -216,6 +218,22 @@ fn who_takes_nothing_for_the_stall_timeout_is_closed_and_keeps_what_it_did_not_t
     let rest = all_texts(&mut again);
     assert!(!rest.is_empty() && sent.ends_with(&rest), "the end of the stream comes, in order and whole");
     assert!(packets.len() + rest.len() >= sent.len(), "{} and {}", packets.len(), rest.len());
+}
+
+/// Slower than a third of a socket's buffer in `write_stall_timeout`, which is when Linux says that there is room again.
+#[test]
+fn who_takes_little_but_steadily_is_not_closed() {
+    let server = Server::start(|setup| setup.set("write_stall_timeout", "1 s").set("save_interval", "50 ms"));
+    let mut ann = server.login("ann");
+    let mut slow = deaf(&server, "slow");
+    send_all(&mut ann, "slow", &vec!["x".repeat(10_000); 100]);
+    let until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < until {
+        slow.read_exact(&mut [0; 1000]).unwrap();
+        // As slow as a thin line.
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(server.logged("has taken nothing for write_stall_timeout"), 0);
 }
 
 #[test]

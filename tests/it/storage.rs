@@ -150,6 +150,23 @@ fn a_lock_held_by_another_program_loses_nothing_and_is_told() {
     assert_eq!(all_texts(&mut server.login("bob")), sent);
 }
 
+/// By hand, or by another program: its number is above all that the server has reserved.
+#[test]
+fn a_row_from_elsewhere_with_a_high_number_stops_nobody() {
+    let mut server = Server::start(|setup| setup.set("save_interval", "20 ms"));
+    send_all(&mut server.login("ann"), "bob", &["first"]);
+    assert_eq!(server.sigterm().code(), Some(0));
+    let db = Connection::open(server.db_path()).unwrap();
+    let an_hour_later = "insert into messages
+        select recipient, seq + 3600000000, sender, 'from elsewhere', client_time, accepted_at, msg_id from messages";
+    assert_eq!(db.execute(an_hour_later, []).unwrap(), 1);
+    db.close().unwrap();
+    let server = server.restart();
+    let mut ann = server.login("ann");
+    send_all(&mut ann, "bob", &["last"]);
+    assert_eq!(all_texts(&mut server.login("bob")), ["first", "from elsewhere", "last"]);
+}
+
 #[test]
 fn a_reader_that_never_ends_does_not_stop_the_server() {
     let server = Server::start(|setup| setup.set("save_interval", "20 ms"));

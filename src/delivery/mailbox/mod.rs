@@ -320,6 +320,8 @@ impl Mailbox {
             let mut state = self.state.lock();
             if state.window.is_none() && state.stale_readings == stale_readings {
                 let base = delivery.seqs.base().max(disk.last_seq);
+                // A row that somebody else has put in may be above the floor: that is raised before a number above the row is handed out.
+                delivery.seqs.used(base);
                 state.window = Some(Window::new(base, (disk.messages > 0).then_some(disk.first_seq)));
                 state.disk = disk;
             }
