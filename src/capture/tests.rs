@@ -360,7 +360,23 @@ fn the_same_ports_again_are_another_connection() {
     let pieces = read(&segments.file());
     assert_eq!(stream(&pieces, 1, Direction::ToServer), b"one");
     assert_eq!(stream(&pieces, 2, Direction::ToServer), b"two");
-    assert_eq!(pieces.len(), 3, "{pieces:?}");
+    let ends = pieces.iter().filter(|piece| piece.content == Content::Reset).count();
+    assert_eq!((pieces.len(), ends), (4, 2), "{pieces:?}");
+}
+
+/// Who has closed its side and is gone answers what still comes with a reset.
+#[test]
+fn a_reset_ends_both_directions_also_after_a_fin() {
+    let segments = Segments::new()
+        .add(Direction::ToServer, 9, None, "S", &[])
+        .add(Direction::ToClient, 0, Some(10), "S", &[])
+        .data(10, b"one")
+        .add(Direction::ToServer, 13, Some(1), "F", &[])
+        .add(Direction::ToClient, 1, Some(14), "", b"too late")
+        .add(Direction::ToServer, 14, None, "R", &[]);
+    let pieces = read(&segments.file());
+    assert_eq!(contents(&pieces, Direction::ToServer), [&Content::Bytes(b"one".to_vec()), &Content::Fin]);
+    assert_eq!(contents(&pieces, Direction::ToClient), [&Content::Bytes(b"too late".to_vec()), &Content::Reset]);
 }
 
 #[test]

@@ -249,11 +249,7 @@ fn captured(input: impl Read, options: &Options, shown: &mut Shown<'_, impl Writ
             }
             Content::Bytes(bytes) => stream.push(&bytes, &mut see),
             Content::Gap(bytes) => stream.gap(bytes, &mut see),
-            Content::Fin | Content::Forgotten => known.end(key, shown),
-            Content::Reset => {
-                known.end(key, shown);
-                known.end((key.0, piece.direction.reverse()), shown);
-            }
+            Content::Fin | Content::Forgotten | Content::Reset => known.end(key, shown),
         }
         if known.0.len() * options.max_packet_bytes > HELD_BYTES && known.held_bytes() > HELD_BYTES {
             known.end_all(shown);

@@ -169,6 +169,23 @@ fn what_a_capture_ends_within_is_shown_and_counted() {
     assert!(String::from_utf8(out).unwrap().contains("of which 20 of 24 are here"));
 }
 
+/// Otherwise what a long capture leaves unfinished is kept to its end.
+#[test]
+fn what_a_reset_after_a_fin_cuts_off_is_shown_when_the_reset_comes() {
+    let file = capture_of(&[40_001, 40_002], |writer, id| {
+        writer.data(id, Direction::ToServer, &ping(1), NOW).unwrap();
+        writer.fin(id, Direction::ToServer, NOW).unwrap();
+        writer.data(id, Direction::ToClient, &chat("never whole")[..20], NOW).unwrap();
+        writer.reset(id, Direction::ToServer, NOW).unwrap();
+    });
+    let mut out = Vec::new();
+    let count = decode(&file[..], &options(Style::Json), &mut out).unwrap();
+    assert_eq!(count, Count { packets: 4, faults: 2, ..Count::default() });
+    let text = String::from_utf8(out).unwrap();
+    let is_of_the_first: Vec<_> = text.lines().map(|line| line.ends_with("\"connection\":1}")).collect();
+    assert_eq!(is_of_the_first, [true, true, false, false], "{text}");
+}
+
 /// SplitMix64.
 struct Chance(u64);
 
