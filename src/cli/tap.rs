@@ -70,7 +70,7 @@ struct MischiefArgs {
     #[arg(long, conflicts_with = "join")]
     one_byte: bool,
 
-    /// N packets in one write; those that are there after 200 ms go without the others
+    /// N packets in one write; those that are there after 200 ms, or when they are 64 KiB, go without the others
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     join: Option<u32>,
 

@@ -161,6 +161,21 @@ fn a_tap_whose_lines_cannot_be_written_says_so_once_and_passes_on() {
     assert_eq!(tap.running.err().matches("cannot be written").count(), 1, "{}", tap.running.err());
 }
 
+/// A client that goes on sending must not make it longer.
+#[test]
+fn what_is_joined_waits_no_longer_than_it_says_though_more_keeps_coming() {
+    let server = Server::start_default();
+    let join = Tap::start(&server, &["--join", "1000000", "--from", "client", "--reads"]);
+    let mut socket = join.socket();
+    let began = Instant::now();
+    while join.count("client → server  write") == 0 {
+        assert!(began.elapsed() < PATIENCE, "{} reads and no write", join.count("client → server  read"));
+        socket.write_all(&wire::login("ann")).unwrap();
+        // Slowly, so that it is not their number that ends it.
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn what_is_delayed_comes_later_and_in_order() {
     let server = Server::start_default();
