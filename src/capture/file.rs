@@ -230,10 +230,9 @@ fn block(
     let of = |id: usize| interfaces.get(id).copied().ok_or_else(|| damaged(offset, format!("no interface {id}")));
     match block {
         Block::InterfaceDescription(described) => {
-            let units = pcap_parser::build_ts_resolution(described.if_tsresol);
             interfaces.push(Interface {
                 link_type: described.linktype.0,
-                units_per_second: units
+                units_per_second: units_per_second(described.if_tsresol)
                     .ok_or_else(|| damaged(offset, "a resolution of time that no clock has".into()))?,
                 offset_seconds: described.if_tsoffset,
             });
@@ -254,6 +253,13 @@ fn block(
         }
         _ => Ok(None),
     }
+}
+
+/// What the option `if_tsresol` says: a power of ten, or with its highest bit set one of two, which the parser's own reading refuses. `None`: more than a
+/// number of 64 bits.
+fn units_per_second(resolution: u8) -> Option<u64> {
+    let exponent = u32::from(resolution & 0x7f);
+    if resolution & 0x80 == 0 { 10_u64.checked_pow(exponent) } else { 1_u64.checked_shl(exponent) }
 }
 
 impl Interface {

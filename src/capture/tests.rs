@@ -117,18 +117,22 @@ fn block(big_endian: bool, kind: u32, body: &[&[u8]]) -> Vec<u8> {
     [&number(kind)[..], &length, &body, &length].concat()
 }
 
-/// One section with two interfaces: Ethernet, which the frames do not come from, and raw IP with times in ns that lack 1,000 s.
+/// One section with two interfaces: Ethernet, which the frames do not come from, and raw IP with times in ns.
 fn pcapng(big_endian: bool, frames: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    pcapng_at(big_endian, 9, 1_795_356_894_123_456_789, frames)
+}
+
+/// The same with times of this resolution, and the time of every frame in it.
+fn pcapng_at(big_endian: bool, resolution: u8, time: u64, frames: &[impl AsRef<[u8]>]) -> Vec<u8> {
     let long = |number: u32| if big_endian { number.to_be_bytes() } else { number.to_le_bytes() };
     let short = |number: u16| if big_endian { number.to_be_bytes() } else { number.to_le_bytes() };
     let mut file = block(big_endian, 0x0a0d_0d0a, &[&long(0x1a2b_3c4d), &short(1), &short(0), &[0xff; 8]]);
     file.extend(block(big_endian, 1, &[&short(1), &[0; 2], &long(65_535)]));
-    let resolution = [&short(9)[..], &short(1), &[9, 0, 0, 0]].concat();
+    let resolution = [&short(9)[..], &short(1), &[resolution, 0, 0, 0]].concat();
     file.extend(block(big_endian, 1, &[&short(101), &[0; 2], &long(65_535), &resolution, &[0; 4]]));
     file.extend(block(big_endian, 0x7777, &[b"a block that nobody knows"]));
     for frame in frames {
         let frame = frame.as_ref();
-        let time = 1_795_356_894_123_456_789_u64;
         let length = long(frame.len() as u32);
         let head = [long(1), long((time >> 32) as u32), long(time as u32), length, length].concat();
         file.extend(block(big_endian, 6, &[&head, frame]));
@@ -215,6 +219,31 @@ fn both_formats_in_both_byte_orders_say_the_same() {
     // A second section may have the other byte order.
     let both = [pcapng(false, &segments.packets[..1]), pcapng(true, &segments.packets[1..])].concat();
     assert_eq!(stream(&read(&both), 1, Direction::ToServer), b"hello");
+}
+
+#[test]
+fn times_are_read_in_every_resolution_that_fits() {
+    let packets = Segments::new().data(10, b"x").packets;
+    let now = 1_795_356_894_u64;
+    let known = [
+        (0, now, Duration::from_secs(now)),
+        (3, now * 1000 + 5, Duration::from_secs(now) + Duration::from_millis(5)),
+        (19, 15_000_000_000_000_000_000, Duration::from_millis(1500)),
+        (0x80, now, Duration::from_secs(now)),
+        (0x80 | 10, now << 10 | 256, Duration::from_secs(now) + Duration::from_millis(250)),
+        (0x80 | 32, now << 32 | 1 << 31, Duration::from_secs(now) + Duration::from_millis(500)),
+        (0x80 | 63, 3 << 62, Duration::from_millis(1500)),
+    ];
+    for (resolution, units, since) in known {
+        for big_endian in [false, true] {
+            let pieces = read(&pcapng_at(big_endian, resolution, units, &packets));
+            assert_eq!(pieces[0].time, UNIX_EPOCH + since, "resolution {resolution:#x}");
+        }
+    }
+    for resolution in [20, 0x7f, 0x80 | 64, 0xff] {
+        let (_, error) = read_to_error(&pcapng_at(false, resolution, 0, &packets));
+        assert!(error.to_string().contains("a resolution of time that no clock has"), "{resolution:#x}: {error}");
+    }
 }
 
 #[test]
