@@ -2,12 +2,13 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::mischief::{Deed, Stop, Wrong};
-use super::{Report, Tap};
+use super::{Report, Tap, Watcher};
 use crate::capture::Direction;
 use crate::{limits, threads};
 
@@ -27,9 +28,10 @@ const DELAYED_READ_BYTES: usize = 1 << 10;
 /// reads slowly is a slow reader through the tap, too.
 const DELAYED: usize = 1024;
 
-/// A connection's two halves.
+/// A connection's two halves; kept by the threads that pass on. With the last of them it is gone.
 pub struct Pair {
     id: u64,
+    watcher: Arc<Watcher>,
     client: TcpStream,
     server: TcpStream,
     is_silent: AtomicBool,
@@ -38,9 +40,9 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Of two connected sockets.
-    pub fn new(id: u64, client: TcpStream, server: TcpStream) -> Pair {
-        Pair { id, client, server, is_silent: AtomicBool::new(false), is_over: AtomicBool::new(false) }
+    /// Of two connected sockets, after [`Watcher::opened`].
+    pub fn new(id: u64, watcher: Arc<Watcher>, client: TcpStream, server: TcpStream) -> Pair {
+        Pair { id, watcher, client, server, is_silent: AtomicBool::new(false), is_over: AtomicBool::new(false) }
     }
 
     /// Connecting to nobody is how Linux is asked for a reset at once; a close would send a FIN, and wait for whoever still reads.
@@ -56,6 +58,12 @@ impl Pair {
         self.is_over.store(true, Ordering::Relaxed);
         let _ = self.client.shutdown(Shutdown::Both);
         let _ = self.server.shutdown(Shutdown::Both);
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        self.watcher.gone(self.id);
     }
 }
 

@@ -143,6 +143,24 @@ impl Watcher {
     pub fn ended(&self, report: Report) {
         self.state.lock().end(report);
     }
+
+    /// Nobody will report of the connection any more: nothing of it is kept.
+    pub fn gone(&self, connection: u64) {
+        let mut state = self.state.lock();
+        for direction in [Direction::ToServer, Direction::ToClient] {
+            state.end(Report { connection, direction });
+        }
+        if let (Some(captured), Some(capture)) = (state.captured.remove(&connection), state.capture.as_mut()) {
+            capture.forget(captured);
+        }
+    }
+
+    /// What is kept of connections: directions, connections, and those that the capture keeps.
+    #[cfg(test)]
+    pub fn kept(&self) -> [usize; 3] {
+        let state = self.state.lock();
+        [state.streams.len(), state.captured.len(), state.capture.as_ref().map_or(0, Writer::connections)]
+    }
 }
 
 impl State {
