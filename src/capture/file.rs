@@ -9,7 +9,6 @@ use std::io::{self, Read};
 use std::time::{Duration, SystemTime};
 
 use pcap_parser::nom::{self, IResult};
-use pcap_parser::traits::PcapNGPacketBlock;
 use pcap_parser::{Block, PcapError, PcapHeader};
 use pcap_parser::{parse_block_be, parse_block_le, parse_pcap_frame, parse_pcap_frame_be, parse_pcap_header};
 
@@ -70,6 +69,8 @@ impl Format {
 #[derive(Debug, Clone, Copy)]
 struct Interface {
     link_type: i32,
+    /// The most that is captured of a frame, bytes.
+    snap_bytes: usize,
     /// Units of time in a second, and the seconds that all times lack.
     units_per_second: u64,
     offset_seconds: i64,
@@ -232,6 +233,7 @@ fn block(
         Block::InterfaceDescription(described) => {
             interfaces.push(Interface {
                 link_type: described.linktype.0,
+                snap_bytes: if described.snaplen == 0 { usize::MAX } else { described.snaplen as usize },
                 units_per_second: units_per_second(described.if_tsresol)
                     .ok_or_else(|| damaged(offset, "a resolution of time that no clock has".into()))?,
                 offset_seconds: described.if_tsoffset,
@@ -249,7 +251,9 @@ fn block(
         }
         Block::SimplePacket(packet) => {
             let interface = of(0)?;
-            Ok(Some((interface.time(0), interface.link_type, packet.origlen, 12..12 + packet.packet_data().len())))
+            // It has no length of what was captured, and padding behind that.
+            let bytes = packet.data.len().min(packet.origlen as usize).min(interface.snap_bytes);
+            Ok(Some((interface.time(0), interface.link_type, packet.origlen, 12..12 + bytes)))
         }
         _ => Ok(None),
     }

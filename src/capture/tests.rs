@@ -323,6 +323,24 @@ fn what_was_cut_off_by_the_snapshot_length_is_a_gap() {
     assert_eq!(gap, &Content::Gap(6));
 }
 
+/// A simple packet block does not say how much was captured: as much as its interface takes of a frame, and then come up to three bytes of padding.
+#[test]
+fn padding_behind_a_frame_that_was_cut_off_is_no_byte_of_the_stream() {
+    let segments = Segments::new().data(10, b"0123456789").data(20, b"end");
+    // 20 bytes of IP, 20 of TCP.
+    for (snap_bytes, first) in [(45_u32, &b"01234"[..]), (46, b"012345"), (47, b"0123456"), (48, b"01234567")] {
+        let mut file = block(false, 0x0a0d_0d0a, &[&0x1a2b_3c4d_u32.to_le_bytes(), &[1, 0, 0, 0], &[0xff; 8]]);
+        file.extend(block(false, 1, &[&[101, 0, 0, 0], &snap_bytes.to_le_bytes()]));
+        for packet in &segments.packets {
+            let captured = &packet[..packet.len().min(snap_bytes as usize)];
+            file.extend(block(false, 3, &[&(packet.len() as u32).to_le_bytes(), captured]));
+        }
+        let gap = Content::Gap(10 - first.len() as u64);
+        let expected = [&Content::Middle, &Content::Bytes(first.to_vec()), &gap, &Content::Bytes(b"end".to_vec())];
+        assert_eq!(contents(&read(&file), Direction::ToServer), expected, "{snap_bytes} of each frame");
+    }
+}
+
 #[test]
 fn waiting_for_a_segment_takes_bounded_memory() {
     let options = Options { waiting_bytes: 1000, ..Options::default() };
