@@ -143,7 +143,9 @@ pub fn input_failure(error: &std::io::Error, language: Language) -> String {
 
 /// One line for the person, on standard error, so that scripts keep standard output to themselves.
 pub fn print_note(text: &str) {
-    eprintln!("chatserver: {text}");
+    use std::io::Write;
+    // Where nobody can read it nothing is to be done; `eprintln` would panic.
+    let _ = writeln!(std::io::stderr(), "chatserver: {text}");
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use std::io::{self, Read};
 use std::time::{Duration, SystemTime};
 
 use pcap_parser::nom::{self, IResult};
-use pcap_parser::traits::PcapNGPacketBlock;
 use pcap_parser::{Block, PcapError, PcapHeader};
 use pcap_parser::{parse_block_be, parse_block_le, parse_pcap_frame, parse_pcap_frame_be, parse_pcap_header};
 
@@ -70,6 +69,8 @@ impl Format {
 #[derive(Debug, Clone, Copy)]
 struct Interface {
     link_type: i32,
+    /// The most that is captured of a frame, bytes.
+    snap_bytes: usize,
     /// Units of time in a second, and the seconds that all times lack.
     units_per_second: u64,
     offset_seconds: i64,
@@ -230,10 +231,10 @@ fn block(
     let of = |id: usize| interfaces.get(id).copied().ok_or_else(|| damaged(offset, format!("no interface {id}")));
     match block {
         Block::InterfaceDescription(described) => {
-            let units = pcap_parser::build_ts_resolution(described.if_tsresol);
             interfaces.push(Interface {
                 link_type: described.linktype.0,
-                units_per_second: units
+                snap_bytes: if described.snaplen == 0 { usize::MAX } else { described.snaplen as usize },
+                units_per_second: units_per_second(described.if_tsresol)
                     .ok_or_else(|| damaged(offset, "a resolution of time that no clock has".into()))?,
                 offset_seconds: described.if_tsoffset,
             });
@@ -250,10 +251,19 @@ fn block(
         }
         Block::SimplePacket(packet) => {
             let interface = of(0)?;
-            Ok(Some((interface.time(0), interface.link_type, packet.origlen, 12..12 + packet.packet_data().len())))
+            // It has no length of what was captured, and padding behind that.
+            let bytes = packet.data.len().min(packet.origlen as usize).min(interface.snap_bytes);
+            Ok(Some((interface.time(0), interface.link_type, packet.origlen, 12..12 + bytes)))
         }
         _ => Ok(None),
     }
+}
+
+/// What the option `if_tsresol` says: a power of ten, or with its highest bit set one of two, which the parser's own reading refuses. `None`: more than a
+/// number of 64 bits.
+fn units_per_second(resolution: u8) -> Option<u64> {
+    let exponent = u32::from(resolution & 0x7f);
+    if resolution & 0x80 == 0 { 10_u64.checked_pow(exponent) } else { 1_u64.checked_shl(exponent) }
 }
 
 impl Interface {

@@ -98,7 +98,7 @@ pub enum Content {
     Fin,
     /// Nothing more is known of this direction, though it has not ended: the connection was forgotten, or another one has its ports.
     Forgotten,
-    /// The sender has reset the connection: nothing follows in either direction.
+    /// One of the two has reset the connection: nothing follows. Each direction that had not ended has one.
     Reset,
 }
 

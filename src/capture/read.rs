@@ -148,7 +148,7 @@ impl Book {
         }
         if segment.rst {
             mine.reset(time, &mut out);
-            other.finish(&mut others);
+            other.reset(time, &mut others);
         } else {
             mine.take(seq, segment.bytes, segment.cut, segment.fin, time, &mut out);
         }

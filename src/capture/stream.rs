@@ -116,7 +116,7 @@ impl Stream {
         self.over = true;
     }
 
-    /// The sender's reset: nothing more will come.
+    /// A reset, whoever sent it: nothing more will come.
     pub fn reset(&mut self, time: SystemTime, out: &mut Vec<Out>) {
         let was_over = self.over;
         self.finish(out);

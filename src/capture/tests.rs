@@ -117,18 +117,22 @@ fn block(big_endian: bool, kind: u32, body: &[&[u8]]) -> Vec<u8> {
     [&number(kind)[..], &length, &body, &length].concat()
 }
 
-/// One section with two interfaces: Ethernet, which the frames do not come from, and raw IP with times in ns that lack 1,000 s.
+/// One section with two interfaces: Ethernet, which the frames do not come from, and raw IP with times in ns.
 fn pcapng(big_endian: bool, frames: &[impl AsRef<[u8]>]) -> Vec<u8> {
+    pcapng_at(big_endian, 9, 1_795_356_894_123_456_789, frames)
+}
+
+/// The same with times of this resolution, and the time of every frame in it.
+fn pcapng_at(big_endian: bool, resolution: u8, time: u64, frames: &[impl AsRef<[u8]>]) -> Vec<u8> {
     let long = |number: u32| if big_endian { number.to_be_bytes() } else { number.to_le_bytes() };
     let short = |number: u16| if big_endian { number.to_be_bytes() } else { number.to_le_bytes() };
     let mut file = block(big_endian, 0x0a0d_0d0a, &[&long(0x1a2b_3c4d), &short(1), &short(0), &[0xff; 8]]);
     file.extend(block(big_endian, 1, &[&short(1), &[0; 2], &long(65_535)]));
-    let resolution = [&short(9)[..], &short(1), &[9, 0, 0, 0]].concat();
+    let resolution = [&short(9)[..], &short(1), &[resolution, 0, 0, 0]].concat();
     file.extend(block(big_endian, 1, &[&short(101), &[0; 2], &long(65_535), &resolution, &[0; 4]]));
     file.extend(block(big_endian, 0x7777, &[b"a block that nobody knows"]));
     for frame in frames {
         let frame = frame.as_ref();
-        let time = 1_795_356_894_123_456_789_u64;
         let length = long(frame.len() as u32);
         let head = [long(1), long((time >> 32) as u32), long(time as u32), length, length].concat();
         file.extend(block(big_endian, 6, &[&head, frame]));
@@ -218,6 +222,31 @@ fn both_formats_in_both_byte_orders_say_the_same() {
 }
 
 #[test]
+fn times_are_read_in_every_resolution_that_fits() {
+    let packets = Segments::new().data(10, b"x").packets;
+    let now = 1_795_356_894_u64;
+    let known = [
+        (0, now, Duration::from_secs(now)),
+        (3, now * 1000 + 5, Duration::from_secs(now) + Duration::from_millis(5)),
+        (19, 15_000_000_000_000_000_000, Duration::from_millis(1500)),
+        (0x80, now, Duration::from_secs(now)),
+        (0x80 | 10, now << 10 | 256, Duration::from_secs(now) + Duration::from_millis(250)),
+        (0x80 | 32, now << 32 | 1 << 31, Duration::from_secs(now) + Duration::from_millis(500)),
+        (0x80 | 63, 3 << 62, Duration::from_millis(1500)),
+    ];
+    for (resolution, units, since) in known {
+        for big_endian in [false, true] {
+            let pieces = read(&pcapng_at(big_endian, resolution, units, &packets));
+            assert_eq!(pieces[0].time, UNIX_EPOCH + since, "resolution {resolution:#x}");
+        }
+    }
+    for resolution in [20, 0x7f, 0x80 | 64, 0xff] {
+        let (_, error) = read_to_error(&pcapng_at(false, resolution, 0, &packets));
+        assert!(error.to_string().contains("a resolution of time that no clock has"), "{resolution:#x}: {error}");
+    }
+}
+
+#[test]
 fn every_link_type_brings_the_same_segment() {
     let packet = &Segments::new().add(Direction::ToServer, 9, None, "S", b"hello").packets[0];
     let macs = [2_u8; 12];
@@ -294,6 +323,24 @@ fn what_was_cut_off_by_the_snapshot_length_is_a_gap() {
     assert_eq!(gap, &Content::Gap(6));
 }
 
+/// A simple packet block does not say how much was captured: as much as its interface takes of a frame, and then come up to three bytes of padding.
+#[test]
+fn padding_behind_a_frame_that_was_cut_off_is_no_byte_of_the_stream() {
+    let segments = Segments::new().data(10, b"0123456789").data(20, b"end");
+    // 20 bytes of IP, 20 of TCP.
+    for (snap_bytes, first) in [(45_u32, &b"01234"[..]), (46, b"012345"), (47, b"0123456"), (48, b"01234567")] {
+        let mut file = block(false, 0x0a0d_0d0a, &[&0x1a2b_3c4d_u32.to_le_bytes(), &[1, 0, 0, 0], &[0xff; 8]]);
+        file.extend(block(false, 1, &[&[101, 0, 0, 0], &snap_bytes.to_le_bytes()]));
+        for packet in &segments.packets {
+            let captured = &packet[..packet.len().min(snap_bytes as usize)];
+            file.extend(block(false, 3, &[&(packet.len() as u32).to_le_bytes(), captured]));
+        }
+        let gap = Content::Gap(10 - first.len() as u64);
+        let expected = [&Content::Middle, &Content::Bytes(first.to_vec()), &gap, &Content::Bytes(b"end".to_vec())];
+        assert_eq!(contents(&read(&file), Direction::ToServer), expected, "{snap_bytes} of each frame");
+    }
+}
+
 #[test]
 fn waiting_for_a_segment_takes_bounded_memory() {
     let options = Options { waiting_bytes: 1000, ..Options::default() };
@@ -360,7 +407,23 @@ fn the_same_ports_again_are_another_connection() {
     let pieces = read(&segments.file());
     assert_eq!(stream(&pieces, 1, Direction::ToServer), b"one");
     assert_eq!(stream(&pieces, 2, Direction::ToServer), b"two");
-    assert_eq!(pieces.len(), 3, "{pieces:?}");
+    let ends = pieces.iter().filter(|piece| piece.content == Content::Reset).count();
+    assert_eq!((pieces.len(), ends), (4, 2), "{pieces:?}");
+}
+
+/// Who has closed its side and is gone answers what still comes with a reset.
+#[test]
+fn a_reset_ends_both_directions_also_after_a_fin() {
+    let segments = Segments::new()
+        .add(Direction::ToServer, 9, None, "S", &[])
+        .add(Direction::ToClient, 0, Some(10), "S", &[])
+        .data(10, b"one")
+        .add(Direction::ToServer, 13, Some(1), "F", &[])
+        .add(Direction::ToClient, 1, Some(14), "", b"too late")
+        .add(Direction::ToServer, 14, None, "R", &[]);
+    let pieces = read(&segments.file());
+    assert_eq!(contents(&pieces, Direction::ToServer), [&Content::Bytes(b"one".to_vec()), &Content::Fin]);
+    assert_eq!(contents(&pieces, Direction::ToClient), [&Content::Bytes(b"too late".to_vec()), &Content::Reset]);
 }
 
 #[test]

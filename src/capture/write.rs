@@ -5,6 +5,7 @@
 //!
 //! It must not know what the bytes mean. Read first: RFC 9293 §3.4; draft-ietf-opsawg-pcap.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -47,7 +48,10 @@ pub struct Writer<W: Write> {
     output: W,
     resolution: Resolution,
     segment_bytes: usize,
-    connections: Vec<[End; 2]>,
+    /// How many were opened.
+    opened: usize,
+    /// Those that have not been forgotten.
+    connections: HashMap<usize, [End; 2]>,
 }
 
 /// One end of a connection.
@@ -86,7 +90,7 @@ impl<W: Write> Writer<W> {
         header.extend([0_u32, 0, 256 << 10, LINK_TYPE].map(u32::to_le_bytes).as_flattened());
         output.write_all(&header)?;
         output.flush()?;
-        Ok(Writer { output, resolution, segment_bytes: SEGMENT_BYTES, connections: Vec::new() })
+        Ok(Writer { output, resolution, segment_bytes: SEGMENT_BYTES, opened: 0, connections: HashMap::new() })
     }
 
     /// At most so many bytes in a segment, 65,000 for one write to be one segment, 1 for one byte in each.
@@ -101,15 +105,17 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// The output's, here and below.
     pub fn open(&mut self, client: SocketAddr, server: SocketAddr, time: SystemTime) -> io::Result<ConnectionId> {
-        let id = ConnectionId(self.connections.len());
+        let id = ConnectionId(self.opened);
+        self.opened += 1;
         // Never the same twice: between the same ports they tell one connection from the next.
         let first = 1_000_000_u32.wrapping_add((id.0 as u32).wrapping_mul(64_000));
         let [client, server] = of_one_family(client, server);
         let server_first = first.wrapping_add(500_000_000);
-        self.connections.push([
+        let ends = [
             End { addr: client, seq: first, acked: server_first },
             End { addr: server, seq: server_first, acked: first },
-        ]);
+        ];
+        self.connections.insert(id.0, ends);
         self.segment(id, Direction::ToServer, &[Flag::Syn], &[], time)?;
         self.segment(id, Direction::ToClient, &[Flag::Syn, Flag::Ack], &[], time)?;
         self.segment(id, Direction::ToServer, &[Flag::Ack], &[], time)?;
@@ -154,9 +160,20 @@ impl<W: Write> Writer<W> {
         self.segment(connection, direction, &[Flag::Ack, Flag::Reset], &[], time)
     }
 
+    /// Nothing more will be written of this connection, so nothing of it is kept.
+    pub fn forget(&mut self, connection: ConnectionId) {
+        self.connections.remove(&connection.0);
+    }
+
+    /// How many connections are kept in mind: opened and not forgotten.
+    pub fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
     /// Sender and receiver.
     fn ends(&mut self, connection: ConnectionId, direction: Direction) -> [&mut End; 2] {
-        let [client, server] = &mut self.connections[connection.0];
+        let [client, server] =
+            self.connections.get_mut(&connection.0).expect("nothing is written of what was forgotten");
         match direction {
             Direction::ToServer => [client, server],
             Direction::ToClient => [server, client],

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use super::connection::{ConnectionArgs, exit, fail};
 use super::decode::{LookArgs, Side};
-use super::print;
 use crate::config::parse_duration;
 use crate::decode::Style;
 use crate::protocol::Cipher;
@@ -71,7 +70,7 @@ struct MischiefArgs {
     #[arg(long, conflicts_with = "join")]
     one_byte: bool,
 
-    /// N packets in one write; those that are there after 200 ms go without the others
+    /// N packets in one write; those that are there after 200 ms, or when they are 64 KiB, go without the others
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     join: Option<u32>,
 
@@ -138,6 +137,6 @@ fn prepare(args: &Args) -> Result<(Tap, TcpListener), String> {
     // Every record and line is written by then: they are flushed one by one.
     ctrlc::set_handler(|| std::process::exit(0)).map_err(|error| error.to_string())?;
     let begun = format!("listening on {address}, passing on to {}", args.connection.addr());
-    print(if args.look.json { format!("{}\n", serde_json::json!({ "event": begun })) } else { begun + "\n" });
+    watcher.print(&if args.look.json { format!("{}\n", serde_json::json!({ "event": begun })) } else { begun + "\n" });
     Ok((Tap { mischief: args.mischief.mischief(), watcher: Arc::new(watcher) }, listener))
 }

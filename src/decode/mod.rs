@@ -128,6 +128,14 @@ impl Stream {
         }
     }
 
+    /// Shows what is kept of a packet that is not whole yet as far as it goes; its rest is left out.
+    fn let_go(&mut self, see: &mut dyn FnMut(Seen<'_>)) {
+        if !self.bytes.is_empty() {
+            self.end(see);
+            self.lose();
+        }
+    }
+
     /// Tells of what was left out.
     fn found(&mut self, see: &mut dyn FnMut(Seen<'_>)) {
         if let Some(bytes) = self.lost.take().filter(|bytes| *bytes > 0) {
@@ -201,7 +209,7 @@ pub fn decode(input: impl Read, options: &Options, out: &mut impl Write) -> Resu
     let (format, input) = input::detect(input, options.format)?;
     let mut shown = Shown { look: options.look, out, count: Count::default(), failed: None };
     let read = match format {
-        Format::Capture => captured(input, options, &mut shown),
+        Format::Capture => captured(input, options, HELD_BYTES, &mut shown),
         Format::Hex | Format::Raw => {
             let (mut stream, mut about) = (options.stream(), options.from.map_or_else(About::default, About::from));
             let read = input::pieces(input, format, |piece| {
@@ -218,13 +226,19 @@ pub fn decode(input: impl Read, options: &Options, out: &mut impl Write) -> Resu
     }
 }
 
-/// What may be kept of packets that are not whole yet, of all connections together, bytes. Past it all of them are shown as far as they go.
+/// What may be kept of packets that are not whole yet, of all connections together, bytes. Past it all of them are shown as far as they go, and their rest
+/// is left out.
 const HELD_BYTES: usize = 64 << 20;
 
 /// Connections that are remembered. Past it the quietest are shown as far as they go, and forgotten.
 const CONNECTIONS: usize = 4096;
 
-fn captured(input: impl Read, options: &Options, shown: &mut Shown<'_, impl Write>) -> Result<(), DecodeError> {
+fn captured(
+    input: impl Read,
+    options: &Options,
+    held_bytes: usize,
+    shown: &mut Shown<'_, impl Write>,
+) -> Result<(), DecodeError> {
     let mut known = Known::default();
     let capture =
         capture::Options { server_port: options.port, connections: CONNECTIONS, ..capture::Options::default() };
@@ -249,14 +263,10 @@ fn captured(input: impl Read, options: &Options, shown: &mut Shown<'_, impl Writ
             }
             Content::Bytes(bytes) => stream.push(&bytes, &mut see),
             Content::Gap(bytes) => stream.gap(bytes, &mut see),
-            Content::Fin | Content::Forgotten => known.end(key, shown),
-            Content::Reset => {
-                known.end(key, shown);
-                known.end((key.0, piece.direction.reverse()), shown);
-            }
+            Content::Fin | Content::Forgotten | Content::Reset => known.end(key, shown),
         }
-        if known.0.len() * options.max_packet_bytes > HELD_BYTES && known.held_bytes() > HELD_BYTES {
-            known.end_all(shown);
+        if known.0.len() * options.max_packet_bytes > held_bytes && known.held_bytes() > held_bytes {
+            known.let_go_all(shown);
         }
         if shown.failed.is_some() {
             return Ok(());
@@ -278,9 +288,22 @@ impl Known {
     }
 
     fn end_all(&mut self, shown: &mut Shown<'_, impl Write>) {
+        self.keys().into_iter().for_each(|key| self.end(key, shown));
+    }
+
+    fn let_go_all(&mut self, shown: &mut Shown<'_, impl Write>) {
+        for key in self.keys() {
+            if let Some((stream, about)) = self.0.get_mut(&key) {
+                stream.let_go(&mut |seen| shown.see(&seen, about));
+            }
+        }
+    }
+
+    /// In the order of the connections.
+    fn keys(&self) -> Vec<(u64, Direction)> {
         let mut keys: Vec<_> = self.0.keys().copied().collect();
         keys.sort_unstable_by_key(|(id, direction)| (*id, *direction == Direction::ToClient));
-        keys.into_iter().for_each(|key| self.end(key, shown));
+        keys
     }
 
     fn held_bytes(&self) -> usize {

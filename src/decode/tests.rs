@@ -171,6 +171,62 @@ fn what_a_capture_ends_within_is_shown_and_counted() {
     assert!(String::from_utf8(out).unwrap().contains("of which 20 of 24 are here"));
 }
 
+/// Otherwise what a long capture leaves unfinished is kept to its end.
+#[test]
+fn what_a_reset_after_a_fin_cuts_off_is_shown_when_the_reset_comes() {
+    let file = capture_of(&[40_001, 40_002], |writer, id| {
+        writer.data(id, Direction::ToServer, &ping(1), NOW).unwrap();
+        writer.fin(id, Direction::ToServer, NOW).unwrap();
+        writer.data(id, Direction::ToClient, &chat("never whole")[..20], NOW).unwrap();
+        writer.reset(id, Direction::ToServer, NOW).unwrap();
+    });
+    let mut out = Vec::new();
+    let count = decode(&file[..], &options(Style::Json), &mut out).unwrap();
+    assert_eq!(count, Count { packets: 4, faults: 2, ..Count::default() });
+    let text = String::from_utf8(out).unwrap();
+    let is_of_the_first: Vec<_> = text.lines().map(|line| line.ends_with("\"connection\":1}")).collect();
+    assert_eq!(is_of_the_first, [true, true, false, false], "{text}");
+}
+
+#[test]
+fn past_what_may_be_held_a_packet_is_lost_and_the_next_one_found_at_its_offset() {
+    let (long, short) = (chat(&"x".repeat(300)), ping(1));
+    let file = capture_of(&[40_001], |writer, id| {
+        let mut say = |direction, bytes: &[u8]| writer.data(id, direction, bytes, NOW).unwrap();
+        say(Direction::ToClient, &short);
+        long.chunks(150).for_each(|part| say(Direction::ToServer, part));
+        // This direction held nothing, so it has lost nothing.
+        say(Direction::ToClient, &short[..4]);
+        say(Direction::ToClient, &short[4..]);
+        say(Direction::ToServer, &short);
+    });
+    let (mut out, options) = (Vec::new(), options(Style::Json));
+    let mut shown = Shown { look: options.look, out: &mut out, count: Count::default(), failed: None };
+    captured(&file[..], &options, 100, &mut shown).unwrap();
+    let lines = String::from_utf8(out).unwrap();
+    let said = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        let error = line["error"].as_str().unwrap_or_default().to_owned();
+        (line["direction"] == "client-to-server", line["offset"].as_u64().unwrap(), error)
+    };
+    let rest = long.len() - 150;
+    let expected = [
+        (false, 0, String::new()),
+        (
+            true,
+            0,
+            format!(
+                "at byte 150 of the packet: the bytes end within the packet, of which 150 of {} are here",
+                long.len()
+            ),
+        ),
+        (false, short.len() as u64, String::new()),
+        (true, 150, format!("{rest} bytes {BEHIND_A_FAULT}")),
+        (true, long.len() as u64, String::new()),
+    ];
+    assert_eq!(lines.lines().map(said).collect::<Vec<_>>(), expected, "{lines}");
+}
+
 /// SplitMix64.
 struct Chance(u64);
 

@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::capture::Direction;
 use crate::protocol::Frame;
 
+/// What [`Mischief::join`] holds at most before it lets all of it go, bytes: one read more may come on top.
+pub const JOIN_BYTES: usize = 64 << 10;
+
 /// A bit to turn over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Flip {
@@ -45,7 +48,7 @@ pub struct Mischief {
     pub only: Option<Direction>,
     /// Each byte in a segment of its own, 5 ms after the one before.
     pub one_byte: bool,
-    /// So many packets in one segment; what does not come within 200 ms is not waited for.
+    /// So many packets in one segment; what does not come within 200 ms of the first is not waited for, nor what is behind [`JOIN_BYTES`].
     pub join: Option<usize>,
     /// Everything later.
     pub delay: Duration,
@@ -117,7 +120,9 @@ impl Wrong {
         self.at += bytes.len() as u64;
         self.held.extend_from_slice(&bytes);
         match self.mischief.join {
-            Some(packets) if stop.is_none() && count(&self.held) < packets => return deeds,
+            Some(packets) if stop.is_none() && self.held.len() < JOIN_BYTES && count(&self.held) < packets => {
+                return deeds;
+            }
             _ => deeds.extend(self.let_go()),
         }
         deeds.extend(stop.map(|(_, stop)| Deed::Stop(stop)));
@@ -189,6 +194,15 @@ mod tests {
         assert_eq!(join.take(PACKET), []);
         assert_eq!(join.let_go(), [pass(PACKET)]);
         assert_eq!(join.take(b"\0\0\0\x01 no packet"), [pass(b"\0\0\0\x01 no packet")]);
+    }
+
+    #[test]
+    fn no_more_is_held_than_a_bound() {
+        let mut join = wrong(Mischief { join: Some(usize::MAX), ..Mischief::default() });
+        let passed: Vec<Deed> = (0..10_000).flat_map(|_| join.take(PACKET)).collect();
+        let bytes: Vec<usize> =
+            passed.iter().map(|deed| if let Deed::Pass(bytes) = deed { bytes.len() } else { 0 }).collect();
+        assert_eq!(bytes, [JOIN_BYTES.next_multiple_of(PACKET.len()); 3]);
     }
 
     #[test]

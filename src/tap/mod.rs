@@ -7,6 +7,8 @@
 
 mod mischief;
 mod pump;
+#[cfg(test)]
+mod tests;
 mod watcher;
 
 use std::io;
@@ -62,7 +64,7 @@ impl Tap {
         client.set_nodelay(true)?;
         server.set_nodelay(true)?;
         let id = self.watcher.opened(client.peer_addr()?, server.peer_addr()?);
-        let pair = Arc::new(pump::Pair::new(id, client, server));
+        let pair = Arc::new(pump::Pair::new(id, self.watcher.clone(), client, server));
         for direction in [Direction::ToServer, Direction::ToClient] {
             let (tap, passing) = (self.clone(), pair.clone());
             let name =

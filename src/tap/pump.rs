@@ -2,16 +2,17 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::mischief::{Deed, Stop, Wrong};
-use super::{Report, Tap};
+use super::{Report, Tap, Watcher};
 use crate::capture::Direction;
 use crate::{limits, threads};
 
-/// How long packets that are to be joined wait for more.
+/// How long packets that are to be joined wait for more, from the first of them on.
 const JOIN_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Between two bytes that go alone: the receiver should have read the one before.
@@ -27,9 +28,10 @@ const DELAYED_READ_BYTES: usize = 1 << 10;
 /// reads slowly is a slow reader through the tap, too.
 const DELAYED: usize = 1024;
 
-/// A connection's two halves.
+/// A connection's two halves; kept by the threads that pass on. With the last of them it is gone.
 pub struct Pair {
     id: u64,
+    watcher: Arc<Watcher>,
     client: TcpStream,
     server: TcpStream,
     is_silent: AtomicBool,
@@ -38,9 +40,9 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Of two connected sockets.
-    pub fn new(id: u64, client: TcpStream, server: TcpStream) -> Pair {
-        Pair { id, client, server, is_silent: AtomicBool::new(false), is_over: AtomicBool::new(false) }
+    /// Of two connected sockets, after [`Watcher::opened`].
+    pub fn new(id: u64, watcher: Arc<Watcher>, client: TcpStream, server: TcpStream) -> Pair {
+        Pair { id, watcher, client, server, is_silent: AtomicBool::new(false), is_over: AtomicBool::new(false) }
     }
 
     /// Connecting to nobody is how Linux is asked for a reset at once; a close would send a FIN, and wait for whoever still reads.
@@ -56,6 +58,12 @@ impl Pair {
         self.is_over.store(true, Ordering::Relaxed);
         let _ = self.client.shutdown(Shutdown::Both);
         let _ = self.server.shutdown(Shutdown::Both);
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        self.watcher.gone(self.id);
     }
 }
 
@@ -110,28 +118,21 @@ fn read(mut socket: TcpStream, out: &SyncSender<(Instant, Step)>, bytes: usize) 
 }
 
 fn pump(tap: &Tap, pair: &Pair, report: Report, wrong: &mut Wrong, steps: &Receiver<(Instant, Step)>, to: &TcpStream) {
+    let mut steps = Steps { steps, delay: wrong.delay(), early: None };
+    let mut deadline = None;
     loop {
-        let step = if wrong.holds() {
-            steps.recv_timeout(JOIN_TIMEOUT)
-        } else {
-            steps.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        };
-        let (deeds, end) = match step {
+        deadline = wrong.holds().then(|| deadline.unwrap_or_else(|| Instant::now() + JOIN_TIMEOUT));
+        let (deeds, end) = match steps.next(deadline) {
             Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => (wrong.let_go(), None),
-            Ok((at, step)) => {
-                std::thread::sleep((at + wrong.delay()).saturating_duration_since(Instant::now()));
-                match step {
-                    Step::Bytes(bytes) => {
-                        tap.watcher.read(report, bytes.len());
-                        (wrong.take(&bytes), None)
-                    }
-                    end => (wrong.let_go(), Some(end)),
-                }
+            Ok(Step::Bytes(bytes)) => {
+                tap.watcher.read(report, bytes.len());
+                (wrong.take(&bytes), None)
             }
+            Ok(end) => (wrong.let_go(), Some(end)),
         };
         if pair.is_silent.load(Ordering::Relaxed) {
-            return stay_silent(steps);
+            return stay_silent(steps.steps);
         }
         for (index, deed) in deeds.into_iter().enumerate() {
             if index > 0 && wrong.is_byte_by_byte() {
@@ -168,7 +169,7 @@ fn pump(tap: &Tap, pair: &Pair, report: Report, wrong: &mut Wrong, steps: &Recei
                     tap.watcher
                         .tell(report, "silent on purpose: nothing more passes, either way, and nothing is closed");
                     pair.is_silent.store(true, Ordering::Relaxed);
-                    return stay_silent(steps);
+                    return stay_silent(steps.steps);
                 }
             }
         }
@@ -189,6 +190,42 @@ fn pump(tap: &Tap, pair: &Pair, report: Report, wrong: &mut Wrong, steps: &Recei
     }
 }
 
+/// A direction's steps, each when its time has come.
+struct Steps<'r> {
+    steps: &'r Receiver<(Instant, Step)>,
+    delay: Duration,
+    /// One that came while another deadline was nearer, and when its time comes.
+    early: Option<(Instant, Step)>,
+}
+
+impl Steps<'_> {
+    /// Waits for the next one, at most until `deadline`; past it a step that could be had must wait, too.
+    fn next(&mut self, deadline: Option<Instant>) -> Result<Step, RecvTimeoutError> {
+        let (due, step) = match (self.early.take(), deadline) {
+            (Some(early), _) => early,
+            (None, Some(deadline)) => self.later(self.steps.recv_timeout(left(deadline))?),
+            (None, None) => self.later(self.steps.recv().map_err(|_| RecvTimeoutError::Disconnected)?),
+        };
+        if let Some(deadline) = deadline
+            && due.max(Instant::now()) > deadline
+        {
+            std::thread::sleep(left(deadline));
+            self.early = Some((due, step));
+            return Err(RecvTimeoutError::Timeout);
+        }
+        std::thread::sleep(left(due));
+        Ok(step)
+    }
+
+    fn later(&self, (at, step): (Instant, Step)) -> (Instant, Step) {
+        (at + self.delay, step)
+    }
+}
+
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}
+
 /// What still comes is read and forgotten, so that it is not TCP that tells: a network that has gone silent takes everything.
 fn stay_silent(steps: &Receiver<(Instant, Step)>) {
     while steps.recv().is_ok() {}
@@ -197,4 +234,30 @@ fn stay_silent(steps: &Receiver<(Instant, Step)>) {
 
 fn write(mut to: &TcpStream, bytes: &[u8]) -> io::Result<()> {
     to.write_all(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_comes_too_late_for_a_deadline_waits_behind_it() {
+        let (sender, receiver) = sync_channel(2);
+        let began = Instant::now();
+        let mut steps = Steps { steps: &receiver, delay: Duration::from_millis(80), early: None };
+        sender.send((began, Step::Bytes(b"one".to_vec()))).unwrap();
+        sender.send((began, Step::Fin)).unwrap();
+        // There at once, but its time comes later than that of what is held.
+        let deadline = began + Duration::from_millis(20);
+        assert!(matches!(steps.next(Some(deadline)), Err(RecvTimeoutError::Timeout)));
+        assert!(Instant::now() >= deadline);
+        assert!(matches!(steps.next(None), Ok(Step::Bytes(bytes)) if bytes == b"one"));
+        assert!(began.elapsed() >= steps.delay);
+        // Its time has come, and so has the deadline before it.
+        assert!(matches!(steps.next(Some(began)), Err(RecvTimeoutError::Timeout)));
+        assert!(matches!(steps.next(Some(Instant::now() + JOIN_TIMEOUT)), Ok(Step::Fin)));
+        assert!(matches!(steps.next(Some(began)), Err(RecvTimeoutError::Timeout)), "nothing is there");
+        drop(sender);
+        assert!(matches!(steps.next(None), Err(RecvTimeoutError::Disconnected)));
+    }
 }

@@ -1,7 +1,7 @@
 //! What passes a tap, shown and written to a capture. One lock for both directions of all connections: lines come whole, and in the order of their bytes.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -34,6 +34,8 @@ struct State {
     look: Look,
     shows_reads: bool,
     out: Box<dyn Write + Send>,
+    /// It has been said that `out` cannot be written.
+    has_said_so: bool,
     capture: Option<Writer<Box<dyn Write + Send>>>,
     met: u64,
     streams: HashMap<Report, (Stream, About)>,
@@ -61,12 +63,18 @@ impl Watcher {
             look,
             shows_reads,
             out,
+            has_said_so: false,
             capture: capture.transpose()?,
             met: 0,
             streams: HashMap::new(),
             captured: HashMap::new(),
         };
         Ok(Watcher { state: Mutex::new(state) })
+    }
+
+    /// Text as it is, for before the first connection.
+    pub fn print(&self, text: &str) {
+        self.state.lock().write(text);
     }
 
     /// A connection is there; gives its number.
@@ -135,6 +143,24 @@ impl Watcher {
     pub fn ended(&self, report: Report) {
         self.state.lock().end(report);
     }
+
+    /// Nobody will report of the connection any more: nothing of it is kept.
+    pub fn gone(&self, connection: u64) {
+        let mut state = self.state.lock();
+        for direction in [Direction::ToServer, Direction::ToClient] {
+            state.end(Report { connection, direction });
+        }
+        if let (Some(captured), Some(capture)) = (state.captured.remove(&connection), state.capture.as_mut()) {
+            capture.forget(captured);
+        }
+    }
+
+    /// What is kept of connections: directions, connections, and those that the capture keeps.
+    #[cfg(test)]
+    pub fn kept(&self) -> [usize; 3] {
+        let state = self.state.lock();
+        [state.streams.len(), state.captured.len(), state.capture.as_ref().map_or(0, Writer::connections)]
+    }
 }
 
 impl State {
@@ -162,8 +188,12 @@ impl State {
     }
 
     fn write(&mut self, text: &str) {
-        // Nobody looks any more, as behind `head`: the connections need not end for it, and the capture goes on.
-        let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
+        let Err(error) = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()) else { return };
+        // The connections need not end for it, and the capture goes on. That nobody looks any more, as behind `head`, is no news.
+        if error.kind() != ErrorKind::BrokenPipe && !self.has_said_so {
+            self.has_said_so = true;
+            print_note(&format!("standard output cannot be written ({error}); the connections go on"));
+        }
     }
 
     fn decode(&mut self, report: Report, feed: impl FnOnce(&mut Stream, &mut dyn FnMut(Seen<'_>))) {

@@ -1,5 +1,6 @@
 //! `trace`: what passes of one user, and what becomes of those who look on too slowly.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
@@ -143,4 +144,22 @@ fn the_command_prints_a_line_for_each_packet() {
     refused.args(["ctl", "trace", "no\u{7}body", "--data"]).arg(other.data());
     let output = run(refused, "");
     assert_eq!(output.status.code(), Some(3), "{output:?}");
+}
+
+#[test]
+fn a_trace_that_cannot_be_written_ends_with_an_error() {
+    let server = Server::start_default();
+    let trace_to = |stdout: Stdio| {
+        let mut command = program();
+        command.args(["ctl", "trace", "bob", "--data"]).arg(server.data()).stdout(stdout).stderr(Stdio::piped());
+        let output = command.spawn().unwrap().wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, notes) = trace_to(File::options().write(true).open("/dev/full").unwrap().into());
+    assert_eq!(code, Some(1), "{notes}");
+    assert!(notes.starts_with("chatserver: standard output cannot be written (No space left on device"), "{notes}");
+    // Whoever has read enough is no error.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(trace_to(writer.into()), (Some(0), String::new()));
 }

@@ -138,6 +138,44 @@ fn a_server_reads_packets_out_of_single_bytes_and_several_out_of_one_segment() {
     join.wait_for(&["server → client", "text_msg=\"two\""]);
 }
 
+/// A shell limits the file that the lines go to, as a full disk does.
+#[test]
+fn a_tap_whose_lines_cannot_be_written_says_so_once_and_passes_on() {
+    let server = Server::start_default();
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("lines");
+    let mut command = without_settings(Command::new("sh"));
+    command.args(["-c", "trap '' XFSZ; ulimit -f 1; exec \"$@\" >\"$0\""]).arg(&file).arg(program().get_program());
+    command.args(["tap", "--listen", "127.0.0.1:0", "--addr", server.addr()]);
+    let running = Running::start(command);
+    let lines = || std::fs::read_to_string(&file).unwrap_or_default();
+    eventually("it listens", || lines().contains('\n'));
+    let addr = lines().strip_prefix("listening on ").and_then(|rest| rest.split(',').next()).unwrap().to_owned();
+    let tap = Tap { running, addr };
+    let (mut ann, mut bob) = (tap.login("ann"), tap.login("bob"));
+    for text in numbered(&"long".repeat(1000), 5) {
+        ann.send("bob", &text).unwrap();
+        assert_eq!(next(&mut bob).text, text);
+    }
+    tap.running.notes("standard output cannot be written (File too large");
+    assert_eq!(tap.running.err().matches("cannot be written").count(), 1, "{}", tap.running.err());
+}
+
+/// A client that goes on sending must not make it longer.
+#[test]
+fn what_is_joined_waits_no_longer_than_it_says_though_more_keeps_coming() {
+    let server = Server::start_default();
+    let join = Tap::start(&server, &["--join", "1000000", "--from", "client", "--reads"]);
+    let mut socket = join.socket();
+    let began = Instant::now();
+    while join.count("client → server  write") == 0 {
+        assert!(began.elapsed() < PATIENCE, "{} reads and no write", join.count("client → server  read"));
+        socket.write_all(&wire::login("ann")).unwrap();
+        // Slowly, so that it is not their number that ends it.
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 fn what_is_delayed_comes_later_and_in_order() {
     let server = Server::start_default();

@@ -1,6 +1,6 @@
 //! `ctl trace`: one user's packets as they pass, a line each.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::no_server;
 use crate::cli::{DataArg, ctl_client, fail};
 use crate::terminal::{Style, colours_wanted, escape, escape_json, paint, utc};
 
-/// Until the server ends it, or whoever reads this has read enough; exit code 3 when the server refuses.
+/// Until the server ends it, or whoever reads this has read enough; exit code 3 when the server refuses, 1 when the lines cannot be written.
 pub fn run(data: &DataArg, request: &str, is_json: bool, timeout: Duration) -> ExitCode {
     let socket = match ctl_client::connect(&data.data).and_then(|socket| socket.ok_or_else(|| no_server(data))) {
         Ok(socket) => socket,
@@ -35,9 +35,11 @@ pub fn run(data: &DataArg, request: &str, is_json: bool, timeout: Duration) -> E
             let _ = socket.set_read_timeout(None);
         }
         let text = if is_json { escape_json(&line).into_owned() } else { readable(&value, &name, colours) };
-        // Whoever has read enough and closed it, as `head` does, is no error.
-        if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
-            return ExitCode::SUCCESS;
+        match writeln!(out, "{text}").and_then(|()| out.flush()) {
+            Ok(()) => {}
+            // Whoever has read enough and closed it, as `head` does, is no error.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+            Err(error) => return fail(format!("standard output cannot be written ({error})")),
         }
         if value["trace"].is_null() && value["direction"].is_null() && value["error"].is_string() {
             return ExitCode::from(3);
