@@ -499,17 +499,18 @@ impl Timer<'_> {
             let ledgers = self.delivery.agenda.take(false).ledgers;
             let loaded = self.delivery.registry.loaded();
             let mailboxes = loaded.into_iter().map(|mailbox| (mailbox, List::Regular)).collect();
-            match self.save(Taken { mailboxes, ledgers }, true, now) {
+            let result = self.save(Taken { mailboxes, ledgers }, true, now);
+            match result {
                 Ok(rows) => saved += rows,
                 Err(_) => failures += 1,
             }
             let unsaved = self.delivery.registry.loaded().iter().map(|mailbox| mailbox.unsaved()).sum();
             let left = deadline.saturating_duration_since(Instant::now());
             let is_given_up = failures >= LAST_TRIES && left.is_zero();
-            if is_given_up || unsaved == 0 && self.failures == 0 {
+            if is_given_up || unsaved == 0 && result.is_ok() {
                 return LastSave { saved, unsaved };
             }
-            if self.failures > 0 {
+            if result.is_err() {
                 let pause = retry_pause(failures);
                 // The last try is at the deadline.
                 std::thread::sleep(if failures < LAST_TRIES { pause } else { pause.min(left) });

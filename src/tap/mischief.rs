@@ -7,7 +7,7 @@ use crate::capture::Direction;
 use crate::protocol::Frame;
 
 /// What [`Mischief::join`] holds at most before it lets all of it go, bytes: one read more may come on top.
-pub const JOIN_BYTES: usize = 64 << 10;
+const JOIN_BYTES: usize = 64 << 10;
 
 /// A bit to turn over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub struct Mischief {
     pub only: Option<Direction>,
     /// Each byte in a segment of its own, 5 ms after the one before.
     pub one_byte: bool,
-    /// So many packets in one segment; what does not come within 200 ms of the first is not waited for, nor what is behind [`JOIN_BYTES`].
+    /// So many packets in one segment; what does not come within 200 ms of the first is not waited for, nor what comes when 64 KiB are held.
     pub join: Option<usize>,
     /// Everything later.
     pub delay: Duration,
