@@ -60,6 +60,10 @@ pub fn timer_loop(
     report: &Mutex<LastSave>,
 ) {
     let mut timer = Timer::new(delivery, writers, expire_after);
+    // At once, and not in a pass: that would save what has just come.
+    if timer.expire_at_ms.is_some() {
+        timer.expire(delivery.now());
+    }
     let deadline = loop {
         let wake = delivery.agenda.wait(&*delivery.clock, timer.expire_at_ms, timer.not_before_ms, timer.failures == 0);
         match wake {
