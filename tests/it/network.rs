@@ -73,7 +73,7 @@ pub fn is_silent(socket: &TcpStream) -> bool {
 
 /// Bytes that the server has written to this client and that the client's kernel has not acknowledged; 0 also when the connection is gone.
 pub fn unacknowledged(client: &TcpStream) -> u64 {
-    let (server, client) = (client.peer_addr().unwrap(), client.local_addr().unwrap());
+    let (Ok(server), Ok(client)) = (client.peer_addr(), client.local_addr()) else { return 0 };
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let line = table.lines().find(|line| {
         let mut columns = line.split_whitespace().skip(1);
