@@ -297,11 +297,12 @@ impl Outbox {
         Flushed::NeedsWriter
     }
 
-    /// Writes until nothing is pending, waiting for this socket. Only from the session's writer thread.
+    /// Writes until nothing is pending, waiting for this socket; for a peer that takes little as long as it takes any when `for_slow`. Only from the session's
+    /// own threads.
     ///
     /// # Errors
     /// The socket took nothing for `stall_timeout`: what is left stays, and nobody owns the outbox. Or the connection is gone: it takes nothing any more.
-    pub fn drain(&self, chunk: &mut Vec<u8>, stall_timeout: Duration) -> Result<(), WriteError> {
+    pub fn drain(&self, chunk: &mut Vec<u8>, stall_timeout: Duration, for_slow: bool) -> Result<(), WriteError> {
         loop {
             chunk.clear();
             {
@@ -315,7 +316,7 @@ impl Outbox {
                 }
                 std::mem::swap(&mut state.pending, chunk);
             }
-            let (written, outcome) = self.send_all(chunk, stall_timeout);
+            let (written, outcome) = self.send_all(chunk, stall_timeout, for_slow);
             match outcome {
                 Ok(()) => {}
                 Err(WriteError::Stalled) => {
@@ -336,7 +337,7 @@ impl Outbox {
     }
 
     /// Also says how much was written.
-    fn send_all(&self, chunk: &[u8], stall_timeout: Duration) -> (usize, Result<(), WriteError>) {
+    fn send_all(&self, chunk: &[u8], stall_timeout: Duration, for_slow: bool) -> (usize, Result<(), WriteError>) {
         let mut sent = 0;
         loop {
             let (written, outcome) = self.send_now(&chunk[sent..]);
@@ -344,7 +345,7 @@ impl Outbox {
             sent += written;
             let waited = match outcome {
                 Ok(()) => return (sent, Ok(())),
-                Err(Errno::AGAIN) => self.wait_for_room(stall_timeout),
+                Err(Errno::AGAIN) => self.wait_for_room(stall_timeout, for_slow),
                 Err(_) => Err(WriteError::Broken),
             };
             if waited.is_err() {
@@ -353,14 +354,14 @@ impl Outbox {
         }
     }
 
-    /// Waits until the socket takes bytes again, as long as the peer takes some. Linux says so only when a third of the buffer is free: who reads slowly may
+    /// Waits until the socket takes bytes again; when `for_slow`, as long as the peer takes some. Linux says so only when a third of the buffer is free: who reads slowly may
     /// need longer than `stall_timeout` for that.
-    fn wait_for_room(&self, stall_timeout: Duration) -> Result<(), WriteError> {
+    fn wait_for_room(&self, stall_timeout: Duration, for_slow: bool) -> Result<(), WriteError> {
         loop {
             let acknowledged = || socket::acknowledged(&self.socket).ok();
             let before = acknowledged();
             match self.wait_until(PollFlags::OUT, stall_timeout) {
-                Err(WriteError::Stalled) if acknowledged() > before => {}
+                Err(WriteError::Stalled) if for_slow && acknowledged() > before => {}
                 waited => return waited,
             }
         }

@@ -418,7 +418,7 @@ impl Connection {
         loop {
             if session.outbox.flush(&mut scratch) == Flushed::NeedsWriter {
                 // An error leaves the rest to the window.
-                let _ = session.outbox.drain(&mut scratch, deadline.saturating_duration_since(Instant::now()));
+                let _ = session.outbox.drain(&mut scratch, deadline.saturating_duration_since(Instant::now()), false);
                 session.outbox.resign_writer();
             }
             if is_done(&session.outbox) || Instant::now() >= deadline || session.outbox.pause(SETTLE_STEP) {

@@ -128,7 +128,7 @@ fn thread_name(session: &Session) -> String {
 fn writer_loop(session: &Arc<Session>, shared: &Arc<Shared>) {
     let (mut rows, mut owed) = (Rows::default(), Owed::default());
     loop {
-        match session.outbox.drain(&mut rows.chunk, shared.config().write_stall_timeout) {
+        match session.outbox.drain(&mut rows.chunk, shared.config().write_stall_timeout, true) {
             Ok(()) => {}
             Err(WriteError::Stalled) => {
                 log::info!(

@@ -228,7 +228,7 @@ impl Connection {
     fn write_rest(&self, session: &Session) {
         let mut scratch = Vec::new();
         if session.outbox.flush(&mut scratch) == Flushed::NeedsWriter {
-            let _ = session.outbox.drain(&mut scratch, STEP);
+            let _ = session.outbox.drain(&mut scratch, STEP, false);
             session.outbox.resign_writer();
         }
     }
